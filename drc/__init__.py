@@ -1,0 +1,40 @@
+"""drc: dual-regression channel pruning for super-resolution networks.
+
+The public names are imported when first used, so that `import drc` stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Result": "drc.api",
+    "apply": "drc.artifacts.checkpoint",
+    "complexity": "drc.evaluation.complexity",
+    "compress": "drc.api",
+    "create_model": "drc.models.weights",
+    "evaluate": "drc.evaluation.benchmark",
+    "finetune": "drc.api",
+    "list_models": "drc.models.registry",
+    "load": "drc.artifacts.checkpoint",
+    "prune": "drc.api",
+    "save": "drc.artifacts.checkpoint",
+    "search": "drc.api",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'drc' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

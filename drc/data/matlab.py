@@ -1,0 +1,67 @@
+"""MATLAB's `imresize(uint8_image, 1/scale, "bicubic")`, the downsampling behind SR benchmarks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from drc.errors import DataError
+
+_REACH = 2  # the cubic kernel reaches two LR pixels to each side
+_VERTICAL, _HORIZONTAL = -2, -1
+
+
+def downscale(hr: Tensor, scale: int, value_range: float = 255.0) -> Tensor:
+    """Shrink by a whole factor, equal in every pixel to the published LR images.
+
+    An antialiased cubic (a = -0.5) runs down the columns, then along the rows; borders repeat the
+    edge pixel, and each pass rounds to 8 bits, because MATLAB keeps the type of its input.
+
+    Args:
+        hr: `(N, C, H, W)`, floating point, 0..`value_range`; H and W multiples of `scale`.
+        scale: at least 1.
+        value_range: the value of white, 1.0 or 255.0.
+
+    Returns:
+        `(N, C, H / scale, W / scale)`, on the 256 levels of an 8-bit image.
+
+    Raises:
+        DataError: a side is not a multiple of `scale`.
+    """
+    height, width = hr.shape[-2:]
+    if height % scale or width % scale:
+        raise DataError(f"a {height}x{width} image is not a multiple of x{scale}; crop it first")
+    if scale == 1:
+        return hr
+    levels = hr * (255.0 / value_range)
+    for dim in (_VERTICAL, _HORIZONTAL):
+        levels = _round8(_resize(levels, dim, levels.shape[dim] // scale, _REACH * scale, _REACH))
+    return levels * (value_range / 255.0)
+
+
+def upscale(lr: Tensor, scale: int) -> Tensor:
+    """Enlarge by a whole factor; the bicubic baseline that an SR network must beat.
+
+    Args:
+        lr: `(N, C, h, w)`, floating point, any value range.
+        scale: at least 1.
+
+    Returns:
+        `(N, C, h * scale, w * scale)`, neither rounded nor clamped.
+    """
+    for dim in (_VERTICAL, _HORIZONTAL):
+        lr = _resize(lr, dim, lr.shape[dim] * scale, _REACH, _REACH * scale)
+    return lr
+
+
+def _resize(x: Tensor, dim: int, size: int, pad: int, cut: int) -> Tensor:
+    """Resize one dimension to `size`, with `pad` repeated pixels that become `cut` at each end."""
+    amounts = (0, 0, pad, pad) if dim == _VERTICAL else (pad, pad, 0, 0)
+    padded = F.pad(x, amounts, mode="replicate")
+    shape = list(x.shape[-2:])
+    shape[dim] = size + 2 * cut
+    return F.interpolate(padded, size=shape, mode="bicubic", antialias=True).narrow(dim, cut, size)
+
+
+def _round8(x: Tensor) -> Tensor:
+    return (x + 0.5).floor().clamp(0, 255)

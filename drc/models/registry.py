@@ -1,0 +1,129 @@
+"""The networks drc knows by name. A network file registers its presets when it is imported."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from torch import nn
+
+from drc.errors import UsageError
+from drc.models.traits import Traits, set_traits
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Where a preset's pretrained weights come from: a URL, or a file shipped in the package."""
+
+    url: str | None = None
+    sha256: str | None = None
+    packaged: str | None = None
+
+    @property
+    def filename(self) -> str:
+        return self.packaged or (self.url or "").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One registered network.
+
+    Attributes:
+        name: what the user types.
+        build: the constructor; called as `build(scale=..., **arguments[scale])`.
+        arguments: constructor values per scale; the keys are the scales that exist.
+        value_range: the largest pixel value, 1.0 or 255.0.
+        weights: pretrained file per scale; a missing scale has none.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    arguments: dict[int, dict[str, Any]]
+    value_range: float
+    weights: dict[int, WeightsFile] = field(default_factory=dict)
+
+    def arguments_for(self, scale: int) -> dict[str, Any]:
+        if scale not in self.arguments:
+            known = ", ".join(f"x{s}" for s in sorted(self.arguments))
+            raise UsageError(f"{self.name} has no scale x{scale}; it exists for {known}")
+        return self.arguments[scale]
+
+
+_PRESETS: dict[str, Preset] = {}
+
+
+def register(preset: Preset) -> None:
+    """Add a preset. Raises ValueError for a name that is taken (a defect, not a user error)."""
+    if preset.name in _PRESETS:
+        raise ValueError(f"a preset named {preset.name!r} is already registered")
+    _PRESETS[preset.name] = preset
+
+
+def list_models() -> list[str]:
+    """Return the registered names, sorted."""
+    _import_networks()
+    return sorted(_PRESETS)
+
+
+def get_preset(name: str) -> Preset:
+    """Return the preset called `name`.
+
+    Raises:
+        UsageError: no such name; the message offers the nearest ones.
+    """
+    _import_networks()
+    if name in _PRESETS:
+        return _PRESETS[name]
+    near = difflib.get_close_matches(name, _PRESETS, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(list_models())}"
+    raise UsageError(f"no network is called {name!r}; {hint}")
+
+
+def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.Module:
+    """Build a registered network on its initial weights, in eval mode, with its traits set.
+
+    Raises:
+        UsageError: unknown name, a scale the network does not have, or unusable widths.
+    """
+    preset = get_preset(name)
+    arguments = dict(preset.arguments_for(scale))
+    if widths is not None:
+        arguments["widths"] = list(widths)
+    model = preset.build(scale=scale, **arguments)
+    chosen = arguments.get("widths")
+    set_traits(
+        model,
+        Traits(
+            scale=scale,
+            value_range=preset.value_range,
+            preset=name,
+            widths=tuple(chosen) if chosen is not None else None,
+        ),
+    )
+    return model.eval()
+
+
+@cache
+def _published(family: str) -> dict[str, list[int]]:
+    text = resources.files("drc.models").joinpath("widths", f"{family}.yaml").read_text("utf-8")
+    return yaml.safe_load(text)
+
+
+def published_widths(key: str) -> list[int]:
+    """Return a published widths list such as `drn_s30_x4`."""
+    return list(_published(key.split("_")[0])[key])
+
+
+@cache
+def _import_networks() -> None:
+    """Import every module beside this one, so that each registers its presets."""
+    package = importlib.import_module("drc.models")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"drc.models.{module.name}")
