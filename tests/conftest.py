@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.cli import finished_run, work
+
+__all__ = ["finished_run", "work"]  # fixtures
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -95,6 +97,8 @@ def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.
     preset = get_preset(name)
     arguments = dict(preset.arguments_for(scale))
     if widths is not None:
+        if "widths" not in inspect.signature(preset.build).parameters:
+            raise UsageError(f"{name} takes no widths")
         arguments["widths"] = list(widths)
     model = preset.build(scale=scale, **arguments)
     chosen = arguments.get("widths")
@@ -110,9 +114,23 @@ def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.
     return model.eval()
 
 
+def schema(
+    name: str, scale: int = 4, widths: Sequence[int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a registered network's state dict, without its memory or random draws.
+
+    Raises:
+        UsageError: as `build`.
+    """
+    with torch.device("meta"):
+        state = build(name, scale, widths).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
 @cache
 def _published(family: str) -> dict[str, list[int]]:
-    text = resources.files("drc.models").joinpath("widths", f"{family}.yaml").read_text("utf-8")
+    folder = resources.files("drc.models").joinpath("widths")
+    text = folder.joinpath(f"{family}.yaml").read_text("utf-8")
     return yaml.safe_load(text)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from drc.data.matlab import downscale
-from drc.models.dual import DualModel
+from drc.errors import ModelError
 from drc.models.traits import final_output
 
 DUAL_WEIGHT = 0.1
 
-Outputs = Tensor | Sequence[Tensor]
+Outputs = Tensor | list[Tensor] | tuple[Tensor, ...]
+
+Dual = Callable[[Outputs], list[Tensor]]
+"""A `DualModel`, or its wrapper in one of several processes."""
 
 
 def pyramid_targets(outputs: Outputs, lr: Tensor, hr: Tensor, value_range: float) -> list[Tensor]:
@@ -21,15 +24,29 @@ def pyramid_targets(outputs: Outputs, lr: Tensor, hr: Tensor, value_range: float
 
     The coarsest level of an LR-sized output is `lr` itself; levels between are `hr` shrunk as
     the LR images were. Images are `(N, 3, h, w)` in 0..`value_range`.
+
+    Raises:
+        ModelError: an output whose size is no whole fraction of the HR image's.
     """
-    if isinstance(outputs, Tensor):
-        return [hr]
     targets = []
-    for output in outputs:
-        scale = hr.shape[-1] // output.shape[-1]
-        same_as_lr = output.shape[-2:] == lr.shape[-2:]
-        targets.append(lr if same_as_lr else downscale(hr, scale, value_range))
+    for output in [outputs] if isinstance(outputs, Tensor) else outputs:
+        size, full = tuple(output.shape[-2:]), tuple(hr.shape[-2:])
+        scale = full[-1] // max(1, size[-1])
+        if (size[0] * scale, size[1] * scale) != full:
+            raise ModelError(
+                f"the network made a {size[0]}x{size[1]} image for a {full[0]}x{full[1]} target; "
+                "check its scale"
+            )
+        is_lr = scale > 1 and size == tuple(lr.shape[-2:])
+        targets.append(lr if is_lr else downscale(hr, scale, value_range))
     return targets
+
+
+def full_precision(outputs: Outputs) -> Outputs:
+    """A network's images as float32, in which every loss is computed."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return [output.float() for output in outputs]
 
 
 def primal_loss(outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
@@ -39,7 +56,7 @@ def primal_loss(outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
     return sum((F.l1_loss(x, y) for x, y in pairs), start=targets[0].new_zeros(()))
 
 
-def dual_loss(dual: DualModel, outputs: Outputs, lr: Tensor, targets: Sequence[Tensor]) -> Tensor:
+def dual_loss(dual: Dual, outputs: Outputs, lr: Tensor, targets: Sequence[Tensor]) -> Tensor:
     """Sum over the dual model's images of the mean absolute error to the coarser truth.
 
     `targets` are those of `pyramid_targets`; the coarsest image is compared with `lr`.
@@ -54,7 +71,7 @@ def dual_regression_loss(
     outputs: Outputs,
     lr: Tensor,
     hr: Tensor,
-    dual: DualModel | None,
+    dual: Dual | None,
     value_range: float,
     weight: float = DUAL_WEIGHT,
 ) -> Tensor:
@@ -71,6 +88,7 @@ __all__ = [
     "dual_loss",
     "dual_regression_loss",
     "final_output",
+    "full_precision",
     "primal_loss",
     "pyramid_targets",
 ]

@@ -1,0 +1,396 @@
+"""The main job from Python: search, prune, finetune, and compress, which does all of them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from drc.artifacts.checkpoint import save
+from drc.artifacts.plan import Budget, GroupWidth, Plan, fingerprint
+from drc.config import FinetuneSettings, SearchSettings
+from drc.data.batches import BatchReader
+from drc.errors import ModelError, RunError, UsageError
+from drc.evaluation.complexity import macs_per_weight
+from drc.graph.cost import CostModel
+from drc.graph.groups import ChannelGraph
+from drc.graph.surgery import cut
+from drc.graph.trace import trace
+from drc.importance.base import Calibration, keep_best, score
+from drc.models.dual import DualModel
+from drc.models.traits import get_traits
+from drc.report.collect import Networks, Story, TestData, collect
+from drc.report.schema import Report
+from drc.runtime import Progress, resolve_device, seed_everything
+from drc.strategies.base import Problem, solve, width_options
+from drc.training import loop
+from drc.training.dual_fit import fit_dual
+
+MACS_LR_SIZE = (96, 96)
+"""The LR input at which MACs are counted, as in the papers."""
+
+BudgetKind = Literal["params", "macs"]
+Loader = Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compress` returns.
+
+    Attributes:
+        model: the compressed, recovered network, in eval mode.
+        plan: the widths that the search found.
+        report: everything measured, before and after.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: Report
+
+    def save(self, path: Path | str) -> None:
+        """Write the network to a safetensors file that `drc.load` or `drc.apply` reads."""
+        save(self.model, path, {"made_by": "drc.compress", "notes": self.report.notes})
+
+
+def search(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    ratio: float = 0.3,
+    budget: BudgetKind = "params",
+    strategy: str = "allocate",
+    dual: DualModel | None = None,
+    round_to: int = 4,
+    min_width: int = 4,
+    patches: int = 64,
+    dual_weight: float = 0.1,
+    dual_steps: int = 200,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Plan:
+    """Find how many channels every group keeps, by the dual regression loss.
+
+    Args:
+        model: any SR network `(N, 3, h, w)` -> `(N, 3, h * scale, w * scale)`, or a pyramid of
+            images; it is not changed.
+        loader: calibration batches, `(lr, hr)` or dicts with `lr`/`hr` or `lq`/`gt`, in 0..1 or
+            in the network's declared range. Training data, never the test set.
+        ratio: the fraction of the budget to remove, between 0 and 1.
+        budget: what to count, `params` or `macs` (at an LR input of 96x96).
+        strategy: a registered search strategy: `allocate` or `uniform`.
+        dual: a trained dual model; None fits one on the loader first, and the plan says so.
+        round_to: widths are multiples of this, or the dense width.
+        min_width: no group gets narrower than this.
+        patches: how many crops to look at, one at a time.
+        dual_weight: lambda of the dual regression loss.
+        dual_steps: steps to fit a dual model when none is given.
+        device: auto, cpu or cuda:N.
+        seed: of every random choice; on a CPU one seed gives one plan, bit for bit.
+        progress: told about every crop.
+
+    Returns:
+        The plan; its predicted cost is within the limit and at most 1 % of it below.
+
+    Raises:
+        BudgetError: no widths meet the budget; the message says what can be reached.
+        ModelError, DataError, UsageError: the network, the batches or a setting cannot be used.
+    """
+    settings = _checked(
+        ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
+        patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
+    )  # fmt: skip
+    notes: list[str] = []
+    calibration = _calibrate(model, loader, dual, settings, device, seed, progress, notes)
+    return _plan(model, calibration, settings, notes)
+
+
+def prune(
+    model: nn.Module,
+    plan: Plan,
+    loader: Loader | None = None,
+    *,
+    importance: str = "dual_taylor",
+    dual: DualModel | None = None,
+    patches: int = 64,
+    dual_weight: float = 0.1,
+    dual_steps: int = 200,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Rank the channels, remove those the plan has no room for, and return the small network.
+
+    Args:
+        model: the network that was searched; it is not changed.
+        plan: the result of `search` on the same weights.
+        loader: calibration batches, as for `search`; `l1` and `random` need none.
+        importance: a registered criterion: `dual_taylor`, `l1` or `random`.
+        dual, patches, dual_weight, dual_steps, device, seed, progress: as for `search`.
+
+    Returns:
+        An ordinary network with smaller layers, in eval mode, on the device of `model`.
+
+    Raises:
+        RunError: the plan belongs to other weights.
+        UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
+    """
+    settings = _checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
+    if plan.base_checksum != fingerprint(model):
+        raise RunError("the plan was made for other weights; search this network again")
+    if loader is None:
+        if importance == "dual_taylor":
+            raise UsageError("dual_taylor needs calibration batches; pass a loader")
+        loader, dual_needed = [], False
+    else:
+        dual_needed = importance == "dual_taylor"
+    calibration = _calibrate(
+        model, loader, dual, settings, device, seed, progress, [], fit=dual_needed
+    )
+    return _cut(model, calibration, plan, importance)
+
+
+def finetune(
+    model: nn.Module,
+    loader: loop.LoaderSource,
+    *,
+    teacher: nn.Module | None = None,
+    dual: DualModel | None = None,
+    settings: FinetuneSettings | None = None,
+    steps: int | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    metrics: Path | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Recover the quality of a pruned network; see `drc.training.loop.finetune`.
+
+    Args:
+        model: the pruned network; it is not changed.
+        loader: batches as for `search`, or a function from a step to the batches from there on.
+        teacher: the dense network to distil from; None for none.
+        dual: the dual model; None leaves the dual term out.
+        settings: all settings of the training.
+        steps: optimizer steps, in place of `settings.steps`.
+        device: auto, cpu or cuda:N.
+        seed: of all random numbers.
+        checkpoint: file that an interrupted training goes on from with `resume`.
+        resume: go on from `checkpoint`.
+        metrics: file for one line of JSON every few steps.
+        progress: called after each step.
+
+    Returns:
+        A new network in eval mode, on the device of `model`.
+
+    Raises:
+        TrainingError: the loss became NaN; the last checkpoint is kept.
+        RunError, DataError, UsageError: files, batches or settings cannot be used.
+    """
+    settings = settings or FinetuneSettings()
+    if steps is not None:
+        settings = _validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
+    return loop.finetune(
+        model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
+        checkpoint=checkpoint, resume=resume, metrics=metrics, progress=progress,
+    )  # fmt: skip
+
+
+def compress(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    ratio: float = 0.3,
+    budget: BudgetKind = "params",
+    strategy: str = "allocate",
+    importance: str = "dual_taylor",
+    steps: int = 300,
+    test: TestData | None = "bundled",
+    dual: DualModel | None = None,
+    round_to: int = 4,
+    min_width: int = 4,
+    patches: int = 64,
+    dual_weight: float = 0.1,
+    dual_steps: int = 200,
+    finetune_settings: FinetuneSettings | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Search, prune, recover and measure: the whole job in one call.
+
+    Args:
+        model: any SR network, on its trained weights; it is not changed.
+        loader: training batches `(lr, hr)` or dicts, as for `search`.
+        ratio, budget, strategy, round_to, min_width, patches, dual_weight, dual_steps: as for
+            `search`.
+        importance: as for `prune`.
+        steps: recovery steps; 0 leaves the recovery out.
+        test: what to measure on: a folder, pairs, `bundled` photos, or None to skip PSNR.
+        dual: a trained dual model; None fits one on the loader first.
+        finetune_settings: all settings of the recovery; `steps` wins over its own.
+        device: auto, cpu or cuda:N.
+        seed: of every random choice.
+        progress: told what is being done.
+
+    Raises:
+        BudgetError: no widths meet the budget.
+        DrcError: another input cannot be used; the message says which.
+    """
+    settings = _checked(
+        ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
+        patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
+    )  # fmt: skip
+    if steps < 0:
+        raise UsageError(f"steps is {steps}; recovery takes 0 or more")
+    notes: list[str] = []
+    seconds: dict[str, dict[str, Any]] = {}
+    calibration = _timed(
+        seconds, "calibrate",
+        lambda: _calibrate(model, loader, dual, settings, device, seed, progress, notes),
+    )  # fmt: skip
+    plan = _timed(seconds, "search", lambda: _plan(model, calibration, settings, notes))
+    pruned = _timed(seconds, "prune", lambda: _cut(model, calibration, plan, importance))
+    recovered = None
+    if steps:
+        recovered = _timed(
+            seconds, "finetune",
+            lambda: finetune(
+                pruned, loader, teacher=model, dual=calibration.dual, settings=finetune_settings,
+                steps=steps, device=device, seed=seed, progress=progress,
+            ),
+        )  # fmt: skip
+    networks = Networks(before=model, pruned=pruned, recovered=recovered)
+    story = Story(
+        command="drc.compress",
+        weights="as given",
+        importance=importance,
+        calibration=f"{patches} crops of the given loader",
+        recovery=f"{steps} steps on the given loader" if steps else "not run",
+        steps=seconds,
+        notes=tuple(notes),
+    )
+    report = collect(networks, plan, story, test=test, device=device, progress=progress)
+    return Result(recovered if recovered is not None else pruned, plan, report)
+
+
+def _calibrate(
+    model: nn.Module,
+    loader: Loader,
+    dual: DualModel | None,
+    settings: SearchSettings,
+    device: str | torch.device,
+    seed: int,
+    progress: Progress | None,
+    notes: list[str],
+    fit: bool = True,
+) -> Calibration:
+    """Trace a copy of the network and bring data and dual model together."""
+    where = resolve_device(device)
+    seed_everything(seed)
+    traits = get_traits(model)
+    reader = BatchReader(loader, traits.scale, traits.value_range, where)
+    if dual is None and fit and settings.dual_weight:
+        dual = fit_dual(
+            reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
+            device=where, progress=progress,
+        )  # fmt: skip
+        notes.append(
+            f"no trained dual model was given: one was fitted on the calibration data "
+            f"in {settings.dual_steps} steps"
+        )
+    twin = copy.deepcopy(model).to(where).eval()
+    return Calibration(
+        model=twin,
+        graph=trace(twin),
+        batches=reader,
+        dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
+        patches=settings.patches,
+        dual_weight=settings.dual_weight,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _plan(
+    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
+) -> Plan:
+    graph, macs = calibration.graph, settings.budget == "macs"
+    per_tensor = macs_per_weight(calibration.model, MACS_LR_SIZE) if macs else None
+    cost = CostModel(graph, calibration.model, per_tensor)
+    before = cost(cost.dense)
+    limit = int(before * (1 - settings.ratio))
+    problem = Problem(
+        calibration=calibration,
+        cost=cost,
+        limit=limit,
+        options=[
+            width_options(g.size, settings.round_to, settings.min_width) for g in graph.groups
+        ],
+        what="MACs" if macs else "parameters",
+    )
+    widths = solve(settings.strategy, problem)
+    traits = get_traits(model)
+    return Plan(
+        model=traits.preset or type(model).__qualname__,
+        scale=traits.scale,
+        base_checksum=fingerprint(model),
+        strategy=settings.strategy,
+        groups={g.name: GroupWidth(keep=widths[g.name], of=g.size) for g in graph.groups},
+        budget=Budget(
+            kind=settings.budget,
+            ratio=settings.ratio,
+            before=before,
+            limit=limit,
+            predicted=cost(widths),
+            lr_size=MACS_LR_SIZE if macs else None,
+        ),
+        seed=calibration.seed,
+        notes=notes,
+    )
+
+
+def _cut(model: nn.Module, calibration: Calibration, plan: Plan, importance: str) -> nn.Module:
+    _check_groups(calibration.graph, plan)
+    scores = score(importance, calibration)
+    keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
+    return cut(model, calibration.graph, keep).eval()
+
+
+def _check_groups(graph: ChannelGraph, plan: Plan) -> None:
+    found = {group.name: group.size for group in graph.groups}
+    for name, width in plan.groups.items():
+        if found.get(name) != width.of:
+            raise ModelError(
+                f"the plan has a group {name} of {width.of} channels, the network has "
+                f"{found.get(name, 'no such group')}; search this network again"
+            )
+
+
+def _checked(**values: Any) -> SearchSettings:
+    return _validated(SearchSettings, values)
+
+
+def _validated(cls: type, values: Mapping[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from drc.artifacts.plan import first_problem
+
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from None
+
+
+def _timed(seconds: dict[str, dict[str, Any]], name: str, work: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    result = work()
+    seconds[name] = {"seconds": round(time.perf_counter() - start, 3)}
+    return result

@@ -1,0 +1,204 @@
+"""The run folder: what one compression leaves on disk, and how the next command finds it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from drc.artifacts.atomic import write_json, write_yaml
+from drc.artifacts.plan import check_version, read_yaml
+from drc.errors import RunError
+
+SCHEMA_VERSION = 1
+DEFAULT_ROOT = Path("runs")
+_FORMAT = "drc-run"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Make one with `create`, `open`, `newest` or `find`."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, output: Path | str | None, model: str, scale: int, config: dict[str, Any]
+    ) -> RunFolder:
+        """Make a new run folder holding `config.yaml` and an empty `steps.json`.
+
+        Args:
+            output: where; None for `runs/<model>_x<scale>_<date>-<time>`, with `-2`, `-3`, ...
+                after it when that is taken.
+            model: registered name, or the class of a network of the user's.
+            scale: HR side over LR side.
+            config: resolved settings, plain types.
+
+        Raises:
+            RunError: `output` is not empty or is a file, or the system refuses.
+        """
+        run = cls(_claim_default(model, scale) if output is None else _claim(Path(output)))
+        run.write_config(config)
+        # Last, because this file is what makes the folder a run.
+        head = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "created": _now()}
+        write_json(run.steps_path, {**head, "model": model, "scale": scale, "steps": {}})
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            RunError: the folder is missing or holds no run, or one of a newer drc.
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(f"there is no run folder {path}; run `drc search` first")
+        if not run.steps_path.is_file():
+            raise RunError(f"{path} is not a drc run folder: it holds no {run.steps_path.name}")
+        run._read_record()
+        return run
+
+    @classmethod
+    def newest(cls, root: Path | str = DEFAULT_ROOT) -> RunFolder:
+        """The run under `root` that was created last; other folders are passed over.
+
+        Raises:
+            RunError: there is no run, or a run's record is damaged.
+        """
+        runs = [cls(steps.parent) for steps in Path(root).glob(f"*/{cls(Path()).steps_path.name}")]
+        if not runs:
+            raise RunError(f"no run in {Path(root)}/; run `drc search` first, or pass --run DIR")
+        return max(runs, key=lambda run: (str(run._read_record()["created"]), run.path.name))
+
+    @classmethod
+    def find(cls, run: Path | str | None, root: Path | str = DEFAULT_ROOT) -> RunFolder:
+        """Open `run`, or the newest one for None. Raises RunError as those do."""
+        return cls.newest(root) if run is None else cls.open(run)
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def steps_path(self) -> Path:
+        return self.path / "steps.json"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.path / "plan.yaml"
+
+    @property
+    def dual_path(self) -> Path:
+        return self.path / "dual.safetensors"
+
+    @property
+    def pruned_path(self) -> Path:
+        return self.path / "pruned.safetensors"
+
+    @property
+    def finetuned_path(self) -> Path:
+        return self.path / "finetuned.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def markdown_path(self) -> Path:
+        return self.path / "report.md"
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings in `config.yaml`. Raises RunError when it is missing or corrupt."""
+        return read_yaml(self.config_path, "the settings of the run; run `drc search` again")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replace `config.yaml`, atomically. Raises RunError when the system refuses."""
+        write_yaml(self.config_path, config)
+
+    def read_steps(self) -> dict[str, dict[str, Any]]:
+        """What the steps done so far recorded, by step, in the order they were first done.
+
+        Raises:
+            RunError: `steps.json` is missing or damaged.
+        """
+        return self._read_record()["steps"]
+
+    def record_step(self, name: str, facts: dict[str, Any]) -> None:
+        """Set one step's entry in `steps.json`, atomically; an earlier one of that name goes.
+
+        Args:
+            name: `search`, `prune`, `finetune`, ...
+            facts: plain JSON values, such as `{"seconds": 12.5}`.
+
+        Raises:
+            RunError: `steps.json` is damaged, or the system refuses.
+        """
+        record = self._read_record()
+        record["steps"][name] = facts
+        write_json(self.steps_path, record)
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.steps_path.read_text("utf-8"))
+        except OSError as error:
+            raise RunError(f"cannot read {self.steps_path}: {error.strerror}") from error
+        except ValueError as error:
+            raise RunError(self._damaged()) from error
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise RunError(self._damaged())
+        check_version(record.get("schema_version"), SCHEMA_VERSION, self.steps_path)
+        if not isinstance(record.get("steps"), dict) or "created" not in record:
+            raise RunError(self._damaged())
+        return record
+
+    def _damaged(self) -> str:
+        return f"{self.steps_path} is damaged; move {self.path} away, or pass --run with another"
+
+
+def _claim(folder: Path) -> Path:
+    """Make `folder`, which must be new or empty."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise RunError(f"cannot use {folder} as a run folder: {reason}; choose another") from error
+    if taken and RunFolder(folder).steps_path.is_file():
+        raise RunError(f"{folder} already holds a run; pass --run to go on with it, or a new name")
+    if taken:
+        raise RunError(f"{folder} is not empty and not a run of drc's; choose a new folder")
+    return folder
+
+
+def _claim_default(model: str, scale: int) -> Path:
+    """Make the first free default folder; mkdir decides between two processes."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "-", model)
+    stem = f"{safe}_x{scale}_{datetime.now():%Y%m%d-%H%M%S}"
+    number = 1
+    while True:
+        folder = DEFAULT_ROOT / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not DEFAULT_ROOT.is_dir():
+                raise RunError(f"{DEFAULT_ROOT} is not a folder; pass --output DIR") from None
+            number += 1
+        except OSError as error:
+            raise RunError(f"cannot make {folder}: {error.strerror}; pass --output DIR") from error
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")

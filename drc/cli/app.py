@@ -1,0 +1,70 @@
+"""The command `drc`. Nothing here imports torch: each command does when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from drc import __version__
+from drc.cli import compress, demo, finetune, models, prune, report, search
+from drc.cli.errors import explain
+
+EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
+
+
+class Commands(TyperGroup):
+    """The group of all commands; the one place where errors become lines and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            explained = explain(error)
+            if explained is None:
+                raise
+            line, code = explained
+            print(line, file=sys.stderr)
+            raise typer.Exit(code) from error
+
+
+app = typer.Typer(
+    name="drc",
+    cls=Commands,
+    help="Compress super-resolution networks: search, prune, fine-tune, report.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would double the time of --help
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"drc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print version."),
+    ] = False,
+) -> None:
+    """Options of `drc` itself."""
+
+
+for _module in (demo, compress, search, prune, finetune, report, models):
+    app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)
+
+
+def main() -> None:
+    """Run the command line; does not return."""
+    app(prog_name="drc")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""`drc finetune`: recover the quality that pruning cost."""
+
+from __future__ import annotations
+
+import typer
+
+from drc.cli import options as o
+
+
+def command(
+    ctx: typer.Context,
+    run: o.Run = None,
+    data: o.Data = None,
+    steps: o.Steps = None,
+    batch: o.Batch = None,
+    patch: o.RecoveryPatch = None,
+    lr: o.LearningRate = None,
+    amp: o.Amp = None,
+    checkpoint_every: o.CheckpointEvery = None,
+    workers: o.Workers = None,
+    device: o.Device = None,
+    seed: o.Seed = None,
+    config: o.Config = None,
+    resume: o.Resume = False,
+    quiet: o.Quiet = False,
+    as_json: o.Json = False,
+) -> None:
+    """Recover the quality, with the dense network as teacher.
+
+    Runs in one process, or in several under `accelerate launch -m drc finetune`.
+
+    Example: drc finetune --steps 1000
+    """
+    from drc.cli.launch import old_run
+    from drc.cli.results import print_step
+
+    with old_run("drc finetune", ctx.params) as session:
+        from drc.cli.stages import run_finetune
+
+        if resume and session.finished("finetune"):
+            session.display.log("the recovery is finished already")
+        else:
+            run_finetune(session, resume)
+        result = {
+            "finetuned": str(session.run.finetuned_path),
+            "metrics": str(session.run.metrics_path),
+            "steps": session.settings.finetune.steps,
+        }
+        print_step(session, "finetune", result, as_json)

@@ -1,0 +1,148 @@
+"""From options to a session: new run folders and old ones. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from drc.artifacts.run_folder import RunFolder
+from drc.cli.display import Display, is_main_process
+from drc.cli.options import overrides
+from drc.config import RunSettings, load_settings
+from drc.errors import DrcError, UsageError
+
+if TYPE_CHECKING:
+    from drc.cli.session import Session
+
+# A run has one of each, from its search on.
+_FIXED = (
+    "model",
+    "scale",
+    "weights",
+    "dual",
+    "search.budget",
+    "search.ratio",
+    "search.strategy",
+    "search.round_to",
+    "search.min_width",
+)
+
+
+@contextmanager
+def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
+    """A session in a new run folder, made once the inputs are known to be usable.
+
+    With `--resume` it is the session of an existing run. A run that fails before it has a plan
+    leaves no folder, which later commands would take for the newest run.
+    """
+    if params.get("resume"):
+        with old_run(command, params, same_settings=True) as session:
+            yield session
+        return
+    if params.get("run") is not None:
+        raise UsageError("--run is for --resume; name a new run's folder with --output")
+    _refuse_launcher(command)
+    settings = load_settings(params.get("config"), overrides(params))
+    with _session(settings, params, command) as session:
+        session.check()
+        session.folder = RunFolder.create(
+            settings.output, settings.model, settings.scale, _plain(settings)
+        )
+        session.display.log(f"run folder: {session.run.path}")
+        try:
+            yield session
+        except Exception:
+            _discard_without_plan(session.run)
+            raise
+
+
+@contextmanager
+def old_run(
+    command: str, params: Mapping[str, Any], same_settings: bool = False
+) -> Iterator[Session]:
+    """A session in the run folder of `--run`, or the newest.
+
+    Args:
+        command: such as `drc prune`.
+        params: the options given.
+        same_settings: refuse options that differ from what the run was started with.
+    """
+    if command != "drc finetune":
+        _refuse_launcher(command)
+    if same_settings and params.get("output") is not None:
+        raise UsageError("--output names a new run; go on with an old one by --run")
+    run = RunFolder.find(params.get("run"))
+    stored = load_settings(None, {}, run.read_config())
+    settings = load_settings(params.get("config"), overrides(params), stored.model_dump())
+    before, after = _flat(stored), _flat(settings)
+    changed = [name for name in before if before[name] != after[name]]
+    if same_settings and changed:
+        raise UsageError(
+            f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
+            "or start a new run without --resume"
+        )
+    for name in set(changed).intersection(_FIXED):
+        raise UsageError(
+            f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
+        )
+    with _session(settings, params, command) as session:
+        session.folder = run
+        session.check()
+        with _stored(run, stored, settings):
+            yield session
+
+
+@contextmanager
+def _stored(run: RunFolder, old: RunSettings, new: RunSettings) -> Iterator[None]:
+    """Keep `config.yaml` true: a step that failed and left nothing to resume changes nothing."""
+    if new == old or not is_main_process():
+        yield
+        return
+    run.write_config(_plain(new))
+    try:
+        yield
+    except Exception:
+        if not run.checkpoint_path.exists():
+            with suppress(DrcError):  # the first error is the one to show
+                run.write_config(_plain(old))
+        raise
+
+
+def _plain(settings: RunSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"output"})
+
+
+def _flat(settings: RunSettings) -> dict[str, Any]:
+    """Dotted name -> value of the settings that decide a result."""
+    leaves: dict[str, Any] = {}
+    for key, value in settings.model_dump(exclude={"output", "device"}).items():
+        below = value if isinstance(value, dict) else {"": value}
+        leaves.update({f"{key}.{name}".rstrip("."): leaf for name, leaf in below.items()})
+    return leaves
+
+
+@contextmanager
+def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> Iterator[Session]:
+    from drc.cli.session import Session  # only now: a wrong option is told without torch's delay
+
+    display = Display(bool(params["quiet"]))
+    try:
+        yield Session(settings, display, command)
+    finally:
+        display.close()
+
+
+def _refuse_launcher(command: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(f"{command} runs in one process; only drc finetune takes several")
+
+
+def _discard_without_plan(run: RunFolder) -> None:
+    if run.plan_path.exists():
+        return
+    with suppress(OSError):
+        for path in (run.config_path, run.steps_path, run.dual_path):
+            path.unlink(missing_ok=True)
+        run.path.rmdir()

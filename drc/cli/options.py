@@ -1,0 +1,95 @@
+"""The options that commands share, and where each lands in the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[str | None, typer.Option(help="Registered network; see `drc models`.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint file, `none` for initial weights [default: published file]."),
+]
+Dual = Annotated[str | None, typer.Option(help="Trained dual model [default: fit one].")]
+Scale = Annotated[int | None, typer.Option(help="Upscaling factor [default: 4].")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Images for calibration and recovery: folder or DIV2K tree [default: bundled photos]."
+    ),
+]
+TestData = Annotated[
+    str | None,
+    typer.Option(help="Images to measure on; `none` to skip [default: bundled test photos]."),
+]
+Budget = Annotated[str | None, typer.Option(help="params or macs [default: params].")]
+Ratio = Annotated[float | None, typer.Option(help="Fraction to remove [default: 0.3].")]
+Strategy = Annotated[str | None, typer.Option(help="Search strategy [default: allocate].")]
+Importance = Annotated[str | None, typer.Option(help="Criterion [default: dual_taylor].")]
+RoundTo = Annotated[int | None, typer.Option(help="Widths are multiples of this [default: 4].")]
+MinWidth = Annotated[int | None, typer.Option(help="Narrowest width [default: 4].")]
+Patches = Annotated[int | None, typer.Option(help="Calibration crops [default: 64].")]
+Patch = Annotated[int | None, typer.Option(help="LR side of a crop [default: 32].")]
+RecoveryPatch = Annotated[
+    int | None, typer.Option("--patch", help="LR side of a crop [default: 32].")
+]
+Steps = Annotated[int | None, typer.Option(help="Recovery steps [default: 300].")]
+Batch = Annotated[int | None, typer.Option(help="Crops per recovery step [default: 8].")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate [default: 2e-4].")]
+Amp = Annotated[str | None, typer.Option(help="Autocast: no, bf16 or fp16 [default: no].")]
+CheckpointEvery = Annotated[
+    int | None, typer.Option(help="Steps between checkpoints [default: 100].")
+]
+Workers = Annotated[int | None, typer.Option(help="Loader processes [default: 0].")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N [default: auto].")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice [default: 0].")]
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file of settings; the command line wins over it.")
+]
+Output = Annotated[str | None, typer.Option(help="New run folder [default: under runs/].")]
+Run = Annotated[Path | None, typer.Option(help="Run folder to go on with [default: newest].")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No logs and no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
+
+_PLACES: dict[str, tuple[str, ...]] = {
+    "model": ("model",),
+    "weights": ("weights",),
+    "dual": ("dual",),
+    "scale": ("scale",),
+    "device": ("device",),
+    "seed": ("seed",),
+    "output": ("output",),
+    "data": ("data.data",),
+    "test_data": ("data.test_data",),
+    "workers": ("data.workers",),
+    "budget": ("search.budget",),
+    "ratio": ("search.ratio",),
+    "strategy": ("search.strategy",),
+    "round_to": ("search.round_to",),
+    "min_width": ("search.min_width",),
+    "patches": ("search.patches",),
+    "patch": ("search.patch", "finetune.patch"),
+    "importance": ("prune.importance",),
+    "steps": ("finetune.steps",),
+    "batch": ("finetune.batch",),
+    "lr": ("finetune.lr",),
+    "amp": ("finetune.amp",),
+    "checkpoint_every": ("finetune.checkpoint_every",),
+}
+
+
+def overrides(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest the options that were given as `RunSettings` nests them; the rest are left out."""
+    nested: dict[str, Any] = {}
+    for name, value in params.items():
+        if value is None:
+            continue
+        for place in _PLACES.get(name, ()):
+            section, _, key = place.rpartition(".")
+            target = nested.setdefault(section, {}) if section else nested
+            target[key] = value
+    return nested

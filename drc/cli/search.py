@@ -1,0 +1,56 @@
+"""`drc search`: find how many channels each layer needs."""
+
+from __future__ import annotations
+
+import typer
+
+from drc.cli import options as o
+
+
+def command(
+    ctx: typer.Context,
+    model: o.Model = None,
+    weights: o.Weights = None,
+    dual: o.Dual = None,
+    scale: o.Scale = None,
+    data: o.Data = None,
+    test_data: o.TestData = None,
+    budget: o.Budget = None,
+    ratio: o.Ratio = None,
+    strategy: o.Strategy = None,
+    round_to: o.RoundTo = None,
+    min_width: o.MinWidth = None,
+    patches: o.Patches = None,
+    patch: o.Patch = None,
+    workers: o.Workers = None,
+    device: o.Device = None,
+    seed: o.Seed = None,
+    config: o.Config = None,
+    output: o.Output = None,
+    run: o.Run = None,
+    resume: o.Resume = False,
+    quiet: o.Quiet = False,
+    as_json: o.Json = False,
+) -> None:
+    """Find how many channels each layer needs, and start a run folder.
+
+    Example: drc search --model drn_s --ratio 0.3
+    """
+    from drc.cli.launch import new_run
+    from drc.cli.results import print_step
+
+    with new_run("drc search", ctx.params) as session:
+        from drc.cli.stages import run_search
+
+        plan = run_search(session)
+        found = plan.budget
+        result = {
+            "plan": str(session.run.plan_path),
+            "groups": len(plan.groups),
+            "budget": found.kind,
+            "before": found.before,
+            "limit": found.limit,
+            "predicted": found.predicted,
+            "removed": round(1 - found.predicted / found.before, 4),
+        }
+        print_step(session, "search", result, as_json)

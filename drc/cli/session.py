@@ -1,0 +1,142 @@
+"""One run of one command: its folder, its settings, and what several steps need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from drc.artifacts.run_folder import RunFolder
+from drc.cli.display import Display, is_main_process
+from drc.cli.errors import Interrupted
+from drc.config import RunSettings
+from drc.data.bundled import bundled_pairs
+from drc.data.folders import ImagePair, find_pairs
+from drc.errors import DrcError, RunError, UsageError
+from drc.evaluation.benchmark import BUNDLED
+from drc.importance.base import list_criteria
+from drc.models.registry import get_preset
+from drc.models.weights import create_model, load_dual, locate
+from drc.runtime import resolve_device, seed_everything
+from drc.strategies.base import list_strategies
+
+
+@dataclass
+class Session:
+    """What the steps of one command share.
+
+    Attributes:
+        settings: of this run.
+        display: where logs and progress go.
+        command: what the user typed, such as `drc prune`.
+    """
+
+    settings: RunSettings
+    display: Display
+    command: str
+    folder: RunFolder | None = None
+
+    @property
+    def run(self) -> RunFolder:
+        if self.folder is None:
+            raise RuntimeError("the run folder is made before the first step")
+        return self.folder
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        """The network before compression. Raises UsageError and WeightsError."""
+        settings = self.settings
+        seed_everything(settings.seed)  # every command must draw the same initial weights
+        path = locate(get_preset(settings.model), settings.scale, settings.weights, self.display)
+        return create_model(settings.model, settings.scale, path)
+
+    @cached_property
+    def train_pairs(self) -> list[ImagePair]:
+        """The images for calibration and recovery. Raises DataError."""
+        folder = self.settings.data.data
+        return bundled_pairs() if folder is None else find_pairs(folder, self.settings.scale)
+
+    @property
+    def test_data(self) -> str | None:
+        """What to measure on, as `evaluate` takes it; None for nothing."""
+        folder = self.settings.data.test_data
+        return None if folder == "none" else folder or BUNDLED
+
+    @cached_property
+    def test_pairs(self) -> list[ImagePair]:
+        """The images behind `test_data`. Raises DataError."""
+        data = self.test_data
+        if data is None:
+            return []
+        if data == BUNDLED:
+            return bundled_pairs("test")
+        return find_pairs(data, self.settings.scale, "test")
+
+    def check(self) -> None:
+        """Find out early, before hours of work, that an input cannot be used."""
+        settings = self.settings
+        resolve_device(settings.device)
+        _check_name("search strategy", settings.search.strategy, list_strategies())
+        _check_name("importance criterion", settings.prune.importance, list_criteria())
+        _ = self.dense, self.train_pairs, self.test_pairs
+        if settings.dual is not None:
+            load_dual(settings.dual, settings.scale)
+
+    @contextmanager
+    def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:
+        """Time a step and record it; the dict given is for its further facts.
+
+        Args:
+            name: as `steps.json` calls it.
+            goes_on: add to the seconds that an interrupted attempt recorded.
+        """
+        earlier = self.run.read_steps().get(name, {}) if goes_on else {}
+        start = time.perf_counter() - float(earlier.get("seconds", 0.0))
+        facts: dict[str, Any] = {}
+        self.display.log(f"{name} ...")
+        finished = False
+        try:
+            yield facts
+            finished = True
+        except KeyboardInterrupt:
+            raise Interrupted(self._how_to_go_on(name)) from None
+        finally:
+            seconds = round(time.perf_counter() - start, 3)
+            record = {"seconds": seconds, "finished": finished, **facts}
+            if finished:
+                self.record(name, record)
+                self.display.log(f"{name} took {seconds:.1f} s")
+            else:
+                with suppress(DrcError):  # the first error is the one to show
+                    self.record(name, record)
+
+    def record(self, name: str, facts: dict[str, Any]) -> None:
+        if is_main_process():
+            self.run.record_step(name, facts)
+
+    def finished(self, name: str) -> bool:
+        return bool(self.run.read_steps().get(name, {}).get("finished"))
+
+    def _how_to_go_on(self, name: str) -> str:
+        resume = "" if self.command in ("drc prune", "drc report") else " --resume"
+        return (
+            f"interrupted during {name}; go on with: {self.command}{resume} --run {self.run.path}"
+        )
+
+
+def _check_name(kind: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise UsageError(f"no {kind} is called {name!r}; known: {', '.join(known)}")
+
+
+def need(path: Path, what: str, command: str) -> Path:
+    """Return `path`, or say which command makes it. Raises RunError."""
+    if not path.is_file():
+        raise RunError(f"{path.parent} holds no {what} ({path.name}); run `{command}` first")
+    return path

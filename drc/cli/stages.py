@@ -1,0 +1,234 @@
+"""The four steps of a compression, each reading and writing the run folder of a session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from drc import api
+from drc.artifacts.atomic import write_text
+from drc.artifacts.checkpoint import load, save, save_dual
+from drc.artifacts.plan import Plan
+from drc.cli.display import is_main_process
+from drc.cli.session import Session, need
+from drc.cli.story import calibration_in_words, provenance, recovery_in_words, tell
+from drc.data.batches import BatchReader
+from drc.data.crops import crop_loader
+from drc.errors import RunError
+from drc.models.dual import DualModel
+from drc.models.registry import get_preset
+from drc.models.traits import get_traits
+from drc.models.weights import load_dual, locate_dual
+from drc.report.collect import Networks, collect
+from drc.report.markdown import to_markdown
+from drc.report.schema import Report
+from drc.training.dual_fit import fit_dual
+
+_CALIBRATION_BATCH = 8
+
+
+def run_search(session: Session) -> Plan:
+    """Find the widths; writes plan.yaml, and dual.safetensors.
+
+    Raises:
+        BudgetError: no plan meets the budget.
+        DrcError: as the networks, images and files raise it.
+    """
+    settings, run = session.settings, session.run
+    with session.step("search") as facts:
+        dual = _dual(session, facts)
+        plan = api.search(
+            session.dense,
+            _calibration(session),
+            ratio=settings.search.ratio,
+            budget=settings.search.budget,
+            strategy=settings.search.strategy,
+            dual=dual,
+            round_to=settings.search.round_to,
+            min_width=settings.search.min_width,
+            patches=settings.search.patches,
+            dual_weight=settings.search.dual_weight,
+            dual_steps=settings.search.dual_steps,
+            device=settings.device,
+            seed=settings.seed,
+            progress=session.display,
+        )
+        plan = plan.model_copy(update={"notes": [*plan.notes, f"dual model: {facts['dual']}"]})
+        plan.save(run.plan_path)
+        facts.update(strategy=plan.strategy, calibration=calibration_in_words(session))
+    return plan
+
+
+def run_prune(session: Session) -> nn.Module:
+    """Rank and remove the channels; writes pruned.safetensors.
+
+    Raises:
+        RunError: there is no plan, or the run has gone on past pruning.
+        DrcError: as the networks, images and files raise it.
+    """
+    settings, run = session.settings, session.run
+    plan = Plan.load(need(run.plan_path, "plan", "drc search"))
+    for path in (run.finetuned_path, run.checkpoint_path):
+        if path.exists():
+            raise RunError(
+                f"{run.path} already holds the recovery of its pruned network ({path.name}); "
+                "start another run with `drc search`"
+            )
+    with session.step("prune") as facts:
+        pruned = api.prune(
+            session.dense,
+            plan,
+            _calibration(session),
+            importance=settings.prune.importance,
+            dual=_dual(session, facts),
+            patches=settings.search.patches,
+            dual_weight=settings.search.dual_weight,
+            device=settings.device,
+            seed=settings.seed,
+            progress=session.display,
+        )
+        save(pruned, run.pruned_path, provenance(session, "prune"))
+        facts.update(importance=settings.prune.importance)
+    return pruned
+
+
+def run_finetune(session: Session, resume: bool = False) -> nn.Module:
+    """Recover the quality; writes finetuned.safetensors, last.ckpt and metrics.jsonl.
+
+    Args:
+        session: the run.
+        resume: go on from last.ckpt where there is one.
+
+    Raises:
+        RunError: nothing is pruned yet, an unfinished recovery would be lost, or the checkpoint
+            does not fit.
+        TrainingError: the loss became NaN; the last good checkpoint is kept.
+    """
+    settings, run = session.settings, session.run
+    need(run.pruned_path, "pruned network", "drc prune")
+    unfinished = run.checkpoint_path.exists() and not session.finished("finetune")
+    if unfinished and not resume:
+        raise RunError(
+            f"{run.path} holds an unfinished recovery; add --resume to go on with it, "
+            f"or delete {run.checkpoint_path.name} to start over"
+        )
+    with session.step("finetune", goes_on=resume) as facts:
+        options = settings.finetune
+        network = api.finetune(
+            load(run.pruned_path),
+            lambda start: crop_loader(
+                session.train_pairs,
+                settings.scale,
+                patch=options.patch,
+                batch=options.batch,
+                steps=options.steps,
+                seed=settings.seed,
+                start=start,
+                workers=settings.data.workers,
+            ),
+            teacher=session.dense if options.distill else None,
+            dual=_dual(session, facts) if options.dual_weight else None,
+            settings=options,
+            device=settings.device,
+            seed=settings.seed,
+            checkpoint=run.checkpoint_path,
+            resume=unfinished,
+            metrics=run.metrics_path,
+            progress=session.display,
+        )
+        if is_main_process():
+            save(network, run.finetuned_path, provenance(session, "finetune"))
+        facts.update(steps=options.steps, recovery=recovery_in_words(session))
+    return network
+
+
+def run_report(session: Session) -> Report:
+    """Measure before and after; writes report.json and report.md.
+
+    Raises:
+        RunError: nothing is pruned yet.
+        DrcError: as the networks, images and files raise it.
+    """
+    settings, run = session.settings, session.run
+    plan = Plan.load(need(run.plan_path, "plan", "drc search"))
+    need(run.pruned_path, "pruned network", "drc prune")
+    finetuned = run.finetuned_path.exists()
+    with session.step("report"):
+        start = time.perf_counter()
+        report = collect(
+            Networks(
+                before=session.dense,
+                pruned=load(run.pruned_path),
+                recovered=load(run.finetuned_path) if finetuned else None,
+            ),
+            plan,
+            tell(session),
+            test=session.test_data,
+            device=settings.device,
+            progress=session.display,
+        )
+        report.steps["report"] = {"seconds": round(time.perf_counter() - start, 3)}
+        write_text(run.report_path, report.to_json() + "\n")
+        write_text(run.markdown_path, to_markdown(report))
+    return report
+
+
+def run_all(session: Session, resume: bool = False) -> Report:
+    """The four steps in a row; with `resume`, those that are not done yet."""
+    run = session.run
+    if not (resume and run.plan_path.exists()):
+        run_search(session)
+    if not (resume and run.pruned_path.exists()):
+        run_prune(session)
+    if not (resume and session.finished("finetune")):
+        run_finetune(session, resume)
+    return run_report(session)
+
+
+def _calibration(session: Session) -> Iterable[Any]:
+    settings = session.settings
+    batch = min(_CALIBRATION_BATCH, settings.search.patches)
+    return crop_loader(
+        session.train_pairs,
+        settings.scale,
+        patch=settings.search.patch,
+        batch=batch,
+        steps=-(-settings.search.patches // batch),
+        seed=settings.seed,
+        workers=settings.data.workers,
+    )
+
+
+def _dual(session: Session, facts: dict[str, Any]) -> DualModel:
+    """The dual model of the run: stored, given, shipped, or else fitted; then stored."""
+    settings, run = session.settings, session.run
+    if run.dual_path.is_file():
+        return load_dual(run.dual_path, settings.scale)
+    shipped = None
+    if settings.weights is None:
+        shipped = locate_dual(get_preset(settings.model), settings.scale)
+    if settings.dual is not None:
+        dual, words = load_dual(settings.dual, settings.scale), settings.dual
+    elif shipped is not None:
+        dual, words = load_dual(shipped, settings.scale), "shipped with drc"
+    else:
+        session.display.log("no trained dual model is given: fitting one on the calibration data")
+        value_range = get_traits(session.dense).value_range
+        dual = fit_dual(
+            BatchReader(_calibration(session), settings.scale, value_range, "cpu"),
+            settings.scale,
+            value_range,
+            steps=settings.search.dual_steps,
+            device=settings.device,
+            seed=settings.seed,
+            progress=session.display,
+        )
+        steps = settings.search.dual_steps
+        words = f"none was given, so one was fitted in {steps} steps on the calibration data"
+    facts["dual"] = words
+    if is_main_process():
+        save_dual(dual, run.dual_path)
+    return dual

@@ -1,0 +1,100 @@
+"""How a run came about, in words: for the report, and for the header of saved networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from drc import __version__
+from drc.cli.session import Session
+from drc.models.registry import get_preset
+from drc.report.collect import INITIAL_WEIGHTS, Story
+
+
+def provenance(session: Session, step: str) -> dict[str, Any]:
+    """What a saved network says about itself."""
+    settings = session.settings
+    return {
+        "made_by": f"drc {__version__} {step}",
+        "weights": weights_in_words(session),
+        "ratio": settings.search.ratio,
+        "budget": settings.search.budget,
+        "strategy": settings.search.strategy,
+        "importance": settings.prune.importance,
+        "seed": settings.seed,
+    }
+
+
+def weights_in_words(session: Session) -> str:
+    """Where the starting weights came from, as the report says it."""
+    settings = session.settings
+    if settings.weights == "none":
+        return INITIAL_WEIGHTS
+    if settings.weights is not None:
+        return f"file {settings.weights}"
+    source = get_preset(settings.model).weights[settings.scale]
+    return (
+        f"shipped with drc ({source.packaged})" if source.packaged else f"published, {source.url}"
+    )
+
+
+def tell(session: Session) -> Story:
+    """What the report cannot measure."""
+    run, settings = session.run, session.settings
+    steps = {name: facts for name, facts in run.read_steps().items() if name != "report"}
+    notes = []
+    shared = _shared_images(session)
+    if shared:
+        notes.append(f"{shared} of the test images were also used for calibration and recovery")
+    return Story(
+        command=session.command,
+        weights=weights_in_words(session),
+        importance=settings.prune.importance,
+        calibration=steps.get("search", {}).get("calibration", calibration_in_words(session)),
+        recovery=steps.get("finetune", {}).get("recovery", "not run"),
+        steps=steps,
+        files=_files(session),
+        notes=tuple(notes),
+    )
+
+
+def _files(session: Session) -> dict[str, str]:
+    run = session.run
+    paths: dict[str, Path] = {
+        "run folder": run.path,
+        "settings": run.config_path,
+        "plan": run.plan_path,
+        "dual model": run.dual_path,
+        "pruned network": run.pruned_path,
+        "recovered network": run.finetuned_path,
+        "metrics": run.metrics_path,
+    }
+    files = {name: str(path) for name, path in paths.items() if path.exists()}
+    return {**files, "report": str(run.report_path), "report page": str(run.markdown_path)}
+
+
+def _images_in_words(session: Session) -> str:
+    folder = session.settings.data.data
+    count = len(session.train_pairs)
+    return f"{count} images of {folder}" if folder else f"{count} bundled photos"
+
+
+def calibration_in_words(session: Session) -> str:
+    """What search and ranking look at under the present settings."""
+    search = session.settings.search
+    crop = f"{search.patch}x{search.patch}"
+    return f"{search.patches} crops of LR {crop} from {_images_in_words(session)}"
+
+
+def recovery_in_words(session: Session) -> str:
+    """What recovery looks at under the present settings."""
+    options = session.settings.finetune
+    return (
+        f"{options.steps} steps of {options.batch} crops of LR {options.patch}x{options.patch} "
+        f"from {_images_in_words(session)}"
+    )
+
+
+def _shared_images(session: Session) -> int:
+    used = {pair.hr.resolve() for pair in session.train_pairs}
+    return sum(pair.hr.resolve() in used for pair in session.test_pairs)

@@ -1,0 +1,163 @@
+"""Quality of a network on whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from drc.data.batches import BatchReader
+from drc.data.bundled import bundled_pairs
+from drc.data.folders import ImagePair, find_pairs, load_pair
+from drc.data.images import to_uint8, to_unit
+from drc.errors import DataError, DrcError, ModelError
+from drc.evaluation.image import psnr_y, ssim_y
+from drc.evaluation.inference import borrowed
+from drc.models.traits import Traits, final_output, get_traits
+from drc.runtime import Progress, resolve_device
+
+BUNDLED = "bundled"
+
+Named = tuple[str, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """PSNR in dB and SSIM of one image."""
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over the images, each image's own figures, and what was measured on, in words."""
+
+    psnr: float
+    ssim: float
+    images: list[ImageScore] = field(repr=False)
+    data: str
+
+
+def evaluate(
+    model: nn.Module,
+    data: str | Path | Iterable[Any] = BUNDLED,
+    *,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure PSNR and SSIM on whole images, by the protocol of the SR benchmarks.
+
+    The output is clamped and rounded to 8 bits, and compared with HR on the luma of MATLAB's
+    YCbCr, without a border of `scale` pixels. The network returns to its own device and mode.
+
+    Args:
+        model: maps `(1, 3, h, w)` in its value range to an image or a pyramid of images.
+        data: "bundled" for the held-out bundled photos, a folder in any layout of `find_pairs`
+            (its test split), a list of `ImagePair`, or an iterable of `(lr, hr)` pairs or
+            batches: `(3, h, w)` or `(N, 3, h, w)`, floats in 0..1, or dicts as in training.
+        device: auto, cpu or cuda:N.
+        progress: called after each image.
+
+    Raises:
+        DataError: no images, or unusable ones.
+        ModelError: the network fails on an image, or gives one of the wrong size or NaN.
+        UsageError: the device does not exist.
+    """
+    place = resolve_device(device)
+    traits = get_traits(model)
+    images, total, words = _source(data, traits.scale)
+    scores: list[ImageScore] = []
+    with borrowed(model, place):
+        for name, lr, hr in images:
+            sr = _super_resolve(model, name, lr.to(place), hr, traits)
+            score = ImageScore(name, *_measure(name, sr, hr, traits.scale))
+            scores.append(score)
+            if progress is not None:
+                figures = {"psnr": score.psnr, "ssim": score.ssim}
+                progress("evaluate", len(scores), max(total, len(scores)), figures)
+    psnr, ssim = fmean(s.psnr for s in scores), fmean(s.ssim for s in scores)
+    return Evaluation(psnr, ssim, scores, words or f"{len(scores)} images passed in")
+
+
+def _source(data: str | Path | Iterable[Any], scale: int) -> tuple[Iterator[Named], int, str]:
+    """The images as `(name, lr in 0..1, hr in uint8)`, their number (0: unknown), and in words."""
+    if isinstance(data, str) and data == BUNDLED:
+        return _pair_source(bundled_pairs("test"), scale, "bundled photos")
+    if isinstance(data, (str, Path)):
+        return _pair_source(find_pairs(data, scale, "test"), scale, str(data))
+    if isinstance(data, Sequence) and data and isinstance(data[0], ImagePair):
+        return _pair_source(data, scale, "")
+    if not isinstance(data, Iterable):
+        raise DataError(
+            f"cannot evaluate on a {type(data).__name__}; "
+            "pass 'bundled', a folder, or an iterable of (lr, hr) pairs"
+        )
+    return _passed_in(data, scale), len(data) if isinstance(data, Sized) else 0, ""
+
+
+def _pair_source(pairs: Sequence[Any], scale: int, words: str) -> tuple[Iterator[Named], int, str]:
+    def read() -> Iterator[Named]:
+        for pair in pairs:
+            lr, hr = load_pair(pair, scale)
+            yield pair.name, to_unit(lr), hr
+
+    return read(), len(pairs), words
+
+
+def _passed_in(items: Iterable[Any], scale: int) -> Iterator[Named]:
+    """Number the images of the user's pairs or batches from 1."""
+    count = 0
+    for lrs, hrs in BatchReader(map(_batched, items), scale, 1.0, "cpu"):
+        for lr, hr in zip(lrs, hrs, strict=True):
+            count += 1
+            yield f"image {count}", lr, to_uint8(hr)
+
+
+def _batched(item: Any) -> Any:
+    """Give single images `(3, h, w)` the batch dimension that the reader expects."""
+
+    def lift(value: Any) -> Any:
+        return value[None] if isinstance(value, Tensor) and value.ndim == 3 else value
+
+    if isinstance(item, Mapping):
+        return {key: lift(value) for key, value in item.items()}
+    return [lift(value) for value in item] if isinstance(item, (tuple, list)) else item
+
+
+def _super_resolve(model: nn.Module, name: str, lr: Tensor, hr: Tensor, traits: Traits) -> Tensor:
+    """Run one image in 0..1 through the network and return its 8-bit SR image on the CPU."""
+    size = f"{lr.shape[1]}x{lr.shape[2]}"
+    try:
+        sr = final_output(model(lr[None] * traits.value_range))
+    except DrcError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the network failed on {name} (LR {size}): {type(error).__name__}: {reason}"
+        ) from error
+    if sr.shape[1:] != hr.shape:
+        raise ModelError(
+            f"the network turned {name} (LR {size}) into {tuple(sr.shape[1:])}, "
+            f"not the {tuple(hr.shape)} of the HR image"
+        )
+    if not torch.isfinite(sr).all():
+        raise ModelError(f"the network's output for {name} holds NaN or infinite values")
+    return to_uint8(sr[0] / traits.value_range).cpu()
+
+
+def _measure(name: str, sr: Tensor, hr: Tensor, border: int) -> tuple[float, float]:
+    try:
+        return psnr_y(sr, hr, border), ssim_y(sr, hr, border)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+__all__ = ["BUNDLED", "Evaluation", "ImageScore", "evaluate"]

@@ -1,0 +1,133 @@
+"""Parameters and multiply-adds (MACs) of a network."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from drc.errors import ModelError
+from drc.evaluation.inference import borrowed
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of a network for one image.
+
+    Attributes:
+        params: scalars in parameters, fixed ones included, buffers not.
+        macs: multiply-adds of one forward pass, batch 1; one multiply-add counts as one.
+        lr_size: height and width of the LR image that `macs` is for.
+        counter: the counter behind `macs`, with its version.
+        thop_macs: thop's count as a cross-check, None where it is absent or fails. It misses
+            matrix products outside layers.
+    """
+
+    params: int
+    macs: int
+    lr_size: tuple[int, int]
+    counter: str
+    thop_macs: int | None
+
+
+def complexity(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> Complexity:
+    """Count parameters and MACs; `model` is not changed.
+
+    The count takes one forward pass of a copy, on the device the network is on.
+
+    Args:
+        model: maps `(1, 3, h, w)` to an SR image or a pyramid.
+        lr_size: height and width of the LR image.
+
+    Raises:
+        ModelError: the network does not run on an image of that size.
+    """
+    height, width = int(lr_size[0]), int(lr_size[1])
+    tensor = next(model.parameters(), None)
+    home = tensor.device if tensor is not None else torch.device("cpu")
+    try:
+        macs = _fvcore_macs(model, (height, width), home)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"cannot count the MACs of a {height}x{width} LR image: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    return Complexity(
+        params=sum(p.numel() for p in model.parameters()),
+        macs=macs,
+        lr_size=(height, width),
+        counter=f"fvcore {version('fvcore')}",
+        thop_macs=_thop_or_none(model, (height, width), home),
+    )
+
+
+def _fvcore_macs(model: nn.Module, lr_size: tuple[int, int], device: torch.device) -> int:
+    # Not on the meta device, as thop below: torch's tracer loses convolutions there.
+    return int(_analyse(model, lr_size, device)[""])
+
+
+def macs_per_weight(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> dict[str, float]:
+    """MACs by the name of the weight they are spent on, for predicting those of narrower layers.
+
+    What no layer's own weight accounts for stands under the empty name. Values sum to
+    `complexity(model, lr_size).macs`; arguments as there.
+    """
+    first = next(model.parameters(), None)
+    home = first.device if first is not None else torch.device("cpu")
+    counts = _analyse(model, lr_size, home)
+    weights = {
+        f"{name}.weight": float(counts.get(name, 0))
+        for name, module in model.named_modules()
+        if name
+        and not list(module.children())
+        and isinstance(getattr(module, "weight", None), nn.Parameter)
+        and module.weight.ndim > 1
+    }
+    return {**weights, "": float(counts[""]) - sum(weights.values())}
+
+
+def _analyse(
+    model: nn.Module, lr_size: tuple[int, int], device: torch.device
+) -> Mapping[str, float]:
+    """fvcore's count by module name; the empty name is the whole network."""
+    from fvcore.nn import FlopCountAnalysis
+
+    with _twin(model, device) as twin:
+        analysis = FlopCountAnalysis(twin, torch.zeros(1, 3, *lr_size, device=device))
+        analysis.unsupported_ops_warnings(False)
+        analysis.uncalled_modules_warnings(False)
+        analysis.tracer_warnings("none")
+        return dict(analysis.by_module())
+
+
+def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device) -> int | None:
+    try:
+        import thop
+    except ImportError:  # optional, and it needs distutils, which Python 3.12 lacks
+        return None
+    for device in (torch.device("meta"), home):  # shapes alone will do, if the network allows
+        try:
+            with _twin(model, device) as twin:
+                lr = torch.zeros(1, 3, *lr_size, device=device)
+                return int(thop.profile(twin, inputs=(lr,), verbose=False)[0])
+        except Exception:  # a mere cross-check: what thop cannot count must not stop the report
+            continue
+    return None
+
+
+@contextmanager
+def _twin(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """A copy in eval mode, without gradients and without warnings, for a counter to work on."""
+    with warnings.catch_warnings(), borrowed(copy.deepcopy(model).to(device)) as twin:
+        warnings.simplefilter("ignore")
+        yield twin
+
+
+__all__ = ["Complexity", "complexity", "macs_per_weight"]

@@ -1,0 +1,101 @@
+"""What a network costs as an exact function of its group widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+from drc.graph.groups import ChannelGraph
+
+Widths = Mapping[str, int]
+
+
+class CostModel:
+    """Parameters, or MACs, of the network with given widths.
+
+    The size of a tensor's dimension is linear in the widths, and the cost of a tensor is the
+    product of its sizes times a constant (1 for parameters; MACs per weight for MACs), so the
+    sum over tensors is exact, whatever groups meet in one tensor.
+
+    Args:
+        graph: the channel groups.
+        model: the network that was traced.
+        per_tensor: dense cost by parameter name; by default its number of elements.
+        constant: cost that no width changes.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        model: nn.Module,
+        per_tensor: Mapping[str, float] | None = None,
+        constant: float = 0.0,
+    ) -> None:
+        self.names = [group.name for group in graph.groups]
+        self.dense = np.asarray([group.size for group in graph.groups], dtype=np.float64)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        if per_tensor is None:
+            per_tensor = {name: p.numel() for name, p in model.named_parameters()}
+        self._constant = constant + sum(c for n, c in per_tensor.items() if n not in shapes)
+        tensors = [name for name in per_tensor if name in shapes]
+        self._coefficient = np.asarray(
+            [per_tensor[n] / max(1, int(np.prod(shapes[n]))) for n in tensors], dtype=np.float64
+        )
+        self._offset, self._slope = _linear_sizes(graph, tensors, shapes)
+        uses = np.asarray([slope != 0 for slope in self._slope]).sum(0)
+        self._in_two_dims = np.flatnonzero((uses > 1).any(0))
+
+    def __call__(self, widths: Widths | np.ndarray) -> int:
+        """The cost at `widths`, by group name (missing ones are dense) or in group order."""
+        sizes = self._sizes(self._vector(widths))
+        return round(self._constant + float(self._coefficient @ sizes.prod(1)))
+
+    def savings(self, widths: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Cost saved by narrowing one group alone from `widths` by its entry of `steps`, for each.
+
+        Exact, also where a group fills two dimensions of one tensor.
+        """
+        sizes = self._sizes(widths)
+        saved = np.zeros(len(self.names))
+        full = self._coefficient * sizes.prod(1)
+        for dim in range(sizes.shape[1]):
+            others = self._coefficient * np.delete(sizes, dim, 1).prod(1)
+            saved += steps * (self._slope[dim].T @ others)
+        for group in self._in_two_dims:
+            one = widths.copy()
+            one[group] -= steps[group]
+            saved[group] = full.sum() - float(self._coefficient @ self._sizes(one).prod(1))
+        return saved
+
+    def _vector(self, widths: Widths | np.ndarray) -> np.ndarray:
+        if isinstance(widths, np.ndarray):
+            return widths.astype(np.float64)
+        pairs = zip(self.names, self.dense, strict=True)
+        return np.asarray([widths.get(name, size) for name, size in pairs], dtype=np.float64)
+
+    def _sizes(self, widths: np.ndarray) -> np.ndarray:
+        """Length of every dimension of every tensor, `(tensors, dims)`; missing dims are 1."""
+        columns = [self._offset[:, d] + s @ widths for d, s in enumerate(self._slope)]
+        return np.stack(columns, 1)
+
+
+def _linear_sizes(
+    graph: ChannelGraph, tensors: list[str], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Offsets `(tensors, dims)` and, per dim, slopes `(tensors, groups)` of the sizes."""
+    rank = max((len(shapes[name]) for name in tensors), default=1) or 1
+    offset = np.ones((len(tensors), rank))
+    for row, name in enumerate(tensors):
+        offset[row, : len(shapes[name])] = shapes[name]
+    slope = [np.zeros((len(tensors), len(graph.groups))) for _ in range(rank)]
+    row_of = {name: row for row, name in enumerate(tensors)}
+    for column, group in enumerate(graph.groups):
+        for part in group.slices:
+            if part.tensor in row_of:
+                row = row_of[part.tensor]
+                count = part.indices.shape[1]
+                slope[part.dim][row, column] += count
+                offset[row, part.dim] -= count * group.size
+    return offset, slope

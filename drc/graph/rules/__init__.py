@@ -1,0 +1,5 @@
+"""What each op does to channel ids. Importing this package registers every rule."""
+
+from drc.graph.rules import contract, move, normalise, pointwise, reduce, spatial
+
+__all__ = ["contract", "move", "normalise", "pointwise", "reduce", "spatial"]

@@ -1,0 +1,34 @@
+"""The front door of the graph package: from a network to its verified channel groups."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from drc.graph.groups import ChannelGraph, find_groups
+from drc.graph.tracer import example_input, run_traced
+from drc.graph.verify import verify
+
+
+def trace(model: nn.Module, inputs: Tensor | None = None, *, check: bool = True) -> ChannelGraph:
+    """Find the channel groups of a network.
+
+    Args:
+        model: any SR network; it is neither changed nor copied, and its mode is restored.
+        inputs: an example batch, `(N, C, H, W)`; by default the smallest that the network takes.
+        check: verify on a copy that cutting equals masking, and freeze what fails.
+
+    Raises:
+        ModelError: the network does not run on the input.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        if inputs is None:
+            inputs = example_input(model)
+        graph = find_groups(run_traced(model, inputs))
+        return verify(model, graph, inputs) if check else graph
+    finally:
+        model.train(was_training)
+
+
+__all__ = ["trace"]

@@ -1,0 +1,106 @@
+"""Criteria: how much each channel matters. A criterion is one callable in one file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from torch import Tensor, nn
+
+from drc.errors import UsageError
+from drc.graph.groups import ChannelGraph
+from drc.models.dual import DualModel
+from drc.models.traits import get_traits
+from drc.runtime import Progress
+
+Scores = dict[str, np.ndarray]
+"""Group name -> one score per atom, `(atoms,)` float64; higher is kept longer."""
+
+
+@dataclass
+class Calibration:
+    """What a criterion may look at; it never sees the test set.
+
+    Attributes:
+        model: the dense network.
+        graph: its channel groups.
+        batches: `(lr, hr)` in the network's range, on its device; can be iterated again.
+        dual: the dual model of the loss, or None for the primal part alone.
+        patches: number of crops to look at.
+        dual_weight: lambda.
+        seed: for criteria that draw numbers.
+        progress: told about every crop.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    batches: Iterable[tuple[Tensor, Tensor]]
+    dual: DualModel | None = None
+    patches: int = 64
+    dual_weight: float = 0.1
+    seed: int = 0
+    progress: Progress | None = None
+    cache: dict[str, Scores] = field(default_factory=dict, repr=False)
+
+    @property
+    def value_range(self) -> float:
+        return get_traits(self.model).value_range
+
+
+Criterion = Callable[[Calibration], Scores]
+
+_CRITERIA: dict[str, Criterion] = {}
+
+
+def register(name: str) -> Callable[[Criterion], Criterion]:
+    """Register the decorated criterion under the name users type."""
+
+    def add(criterion: Criterion) -> Criterion:
+        if name in _CRITERIA:
+            raise ValueError(f"a criterion named {name!r} is already registered")
+        _CRITERIA[name] = criterion
+        return criterion
+
+    return add
+
+
+def list_criteria() -> list[str]:
+    _import_criteria()
+    return sorted(_CRITERIA)
+
+
+def score(name: str, calibration: Calibration) -> Scores:
+    """Score every atom of every group by the named criterion, once per calibration.
+
+    Raises:
+        UsageError: no such criterion.
+    """
+    _import_criteria()
+    if name not in _CRITERIA:
+        near = difflib.get_close_matches(name, _CRITERIA, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(list_criteria())}"
+        raise UsageError(f"no importance criterion is called {name!r}; {hint}")
+    if name not in calibration.cache:
+        calibration.cache[name] = _CRITERIA[name](calibration)
+    return calibration.cache[name]
+
+
+def keep_best(scores: Scores, widths: dict[str, int]) -> dict[str, list[int]]:
+    """Keep sets: the `widths[g]` best atoms of every group, ascending; ties go to the first."""
+    keep = {}
+    for name, width in widths.items():
+        order = np.argsort(-scores[name], kind="stable")
+        keep[name] = sorted(order[:width].tolist())
+    return keep
+
+
+@cache
+def _import_criteria() -> None:
+    package = importlib.import_module("drc.importance")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"drc.importance.{module.name}")

@@ -1,0 +1,126 @@
+"""Second-order Taylor importance on the dual regression loss.
+
+Multiply every atom by a gate of value 1. To second order, closing the gate changes the loss by
+half its second derivative, which the Fisher approximation replaces by the mean squared gradient
+of the gate (Molchanov et al., CVPR 2019). The gradient is read off the weights: scaling a
+channel scales the input slices of all layers that read it, so dL/dgate = sum of w * dL/dw there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drc.errors import TrainingError
+from drc.graph.groups import Group, Slice
+from drc.importance.base import Calibration, Scores, register
+from drc.training.losses import dual_regression_loss
+
+
+@register("dual_taylor")
+def dual_taylor(calibration: Calibration) -> Scores:
+    """Mean over single crops of the squared gate gradient, in squared units of the loss."""
+    groups = calibration.graph.groups
+    totals = {group.name: np.zeros(group.size) for group in groups}
+    count = 0
+    for gradients in gate_gradients(calibration):
+        for group, gradient in zip(groups, gradients, strict=True):
+            totals[group.name] += gradient**2
+        count += 1
+    return {name: total / max(1, count) for name, total in totals.items()}
+
+
+def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
+    """For each calibration crop, dL/dgate of every atom: one `(atoms,)` array per group.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    model = calibration.model
+    was_training = model.training
+    required = {name: p.requires_grad for name, p in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    readers = [gate_slices(group) for group in calibration.graph.groups]
+    needed = sorted({part.tensor for slices in readers for part in slices} & parameters.keys())
+    model.eval()
+    try:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in needed)
+        for done, (lr, hr) in enumerate(single_crops(calibration)):
+            loss = dual_regression_loss(
+                model(lr), lr, hr, calibration.dual, calibration.value_range,
+                calibration.dual_weight,
+            )  # fmt: skip
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    "the dual regression loss is not finite on the calibration data"
+                )
+            tensors = [parameters[name] for name in needed]
+            found = torch.autograd.grad(loss, tensors, allow_unused=True)
+            pulls = _pulls(needed, tensors, found, readers)
+            yield [
+                _per_atom(group, s, pulls)
+                for group, s in zip(calibration.graph.groups, readers, strict=True)
+            ]
+            if calibration.progress:
+                calibration.progress("sensitivity", done + 1, calibration.patches, {})
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(required[name])
+        model.train(was_training)
+
+
+def gate_slices(group: Group) -> list[Slice]:
+    """The slices that carry a gate: the readers, or the first writer where no weight reads.
+
+    Channels that only meet each other (queries and keys) have no reading weight; there the gate
+    sits on the module that writes the first of them.
+    """
+    readers = [part for part in group.slices if part.read]
+    if readers:
+        return readers
+    first = group.slices[0].tensor.rpartition(".")[0]
+    return [part for part in group.slices if part.tensor.rpartition(".")[0] == first]
+
+
+def single_crops(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    """The calibration crops one by one, `(1, C, h, w)`, going round the data when it is short."""
+    crops = (
+        (lr[i : i + 1], hr[i : i + 1])
+        for _ in itertools.count()
+        for lr, hr in calibration.batches
+        for i in range(len(lr))
+    )
+    return itertools.islice(crops, calibration.patches)
+
+
+def _pulls(
+    names: list[str], tensors: list[nn.Parameter], gradients: tuple, readers: list[list[Slice]]
+) -> dict[tuple[str, int], np.ndarray]:
+    """sum of w * dL/dw for every index of every dimension that some gate uses."""
+    products = {
+        name: tensor.detach() * gradient
+        for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
+        if gradient is not None
+    }
+    pulls = {}
+    for part in itertools.chain.from_iterable(readers):
+        key = (part.tensor, part.dim)
+        if part.tensor in products and key not in pulls:
+            product = products[part.tensor]
+            rest = [d for d in range(product.ndim) if d != part.dim]
+            pulls[key] = (product.sum(rest) if rest else product).double().cpu().numpy()
+    return pulls
+
+
+def _per_atom(group: Group, slices: list[Slice], pulls: dict) -> np.ndarray:
+    total = np.zeros(group.size)
+    for part in slices:
+        pull = pulls.get((part.tensor, part.dim))
+        if pull is not None:
+            total += pull[part.indices].sum(1)
+    return total

@@ -1,0 +1,32 @@
+"""Magnitude importance (Li et al., ICLR 2017): channels with small weights go first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drc.graph.groups import Group
+from drc.importance.base import Calibration, Scores, register
+
+
+@register("l1")
+def l1(calibration: Calibration) -> Scores:
+    """Mean absolute weight over the slices that write each atom, biases left out."""
+    parameters = dict(calibration.model.named_parameters())
+    scores = {}
+    for group in calibration.graph.groups:
+        total, count = np.zeros(group.size), 0
+        for part in writing_slices(group):
+            weight = parameters.get(part.tensor)
+            if weight is None or weight.ndim < 2:
+                continue
+            rest = [d for d in range(weight.ndim) if d != part.dim]
+            sums = weight.detach().abs().sum(rest).double().cpu().numpy()
+            total += sums[part.indices].sum(1)
+            count += weight.numel() // weight.shape[part.dim] * part.indices.shape[1]
+        scores[group.name] = total / max(1, count)
+    return scores
+
+
+def writing_slices(group: Group) -> list:
+    """The slices that write the channels; all of them where none is marked as a reader."""
+    return [part for part in group.slices if not part.read]

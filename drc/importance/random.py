@@ -1,0 +1,14 @@
+"""Random importance: the baseline that every criterion must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drc.importance.base import Calibration, Scores, register
+
+
+@register("random")
+def random(calibration: Calibration) -> Scores:
+    """Uniform numbers from the calibration seed."""
+    generator = np.random.default_rng(calibration.seed)
+    return {group.name: generator.random(group.size) for group in calibration.graph.groups}

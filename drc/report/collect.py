@@ -1,0 +1,250 @@
+"""Measure two networks, before and after, and put the figures into a `Report`."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import drc
+from drc.artifacts.plan import Plan
+from drc.data.folders import ImagePair
+from drc.evaluation.benchmark import Evaluation, evaluate
+from drc.evaluation.complexity import Complexity, complexity
+from drc.evaluation.latency import Latency, latency
+from drc.report.schema import (
+    Counters,
+    DataUsed,
+    ImageQuality,
+    LatencyConditions,
+    PlanSummary,
+    Quality,
+    Report,
+    Side,
+)
+from drc.runtime import Progress
+
+TestData = str | Path | list[ImagePair] | Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+INITIAL_WEIGHTS = "initial weights, never trained: the PSNR and SSIM figures mean nothing"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one compression.
+
+    Attributes:
+        before: the dense network.
+        pruned: the network right after surgery.
+        recovered: the fine-tuned network, or None when recovery has not run.
+    """
+
+    before: nn.Module
+    pruned: nn.Module
+    recovered: nn.Module | None = None
+
+    @property
+    def after(self) -> nn.Module:
+        return self.pruned if self.recovered is None else self.recovered
+
+
+@dataclass(frozen=True)
+class Story:
+    """What no measurement can tell: how the networks came about.
+
+    Attributes:
+        command: what made the report, such as `drc report`.
+        weights: in words, where the dense network's weights came from.
+        importance: the criterion that ranked the channels.
+        calibration: what search and ranking looked at, in words.
+        recovery: what recovery looked at, in words.
+        steps: step -> its seconds and other facts.
+        files: name -> path.
+        notes: what the reader must know.
+    """
+
+    command: str
+    weights: str
+    importance: str
+    calibration: str
+    recovery: str
+    steps: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def collect(
+    networks: Networks,
+    plan: Plan,
+    story: Story,
+    *,
+    test: TestData | None = "bundled",
+    lr_size: tuple[int, int] = (96, 96),
+    runs: int = 5,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Report:
+    """Measure costs, quality and latency of the networks.
+
+    Args:
+        networks: the networks; none is changed.
+        plan: the plan they were cut by.
+        story: where everything came from.
+        test: what to measure PSNR and SSIM on, as `evaluate` takes it; None to skip them.
+        lr_size: height and width of the LR input for MACs and latency.
+        runs: latency runs per network; 0 to skip them.
+        device: where to run.
+        progress: told about every image and run.
+
+    Raises:
+        DataError: the test images cannot be used.
+        ModelError: a network does not run.
+    """
+    costs = {
+        "before": complexity(networks.before, lr_size),
+        "after": complexity(networks.after, lr_size),
+    }
+    quality = _qualities(networks, test, device, progress)
+    times = _latencies(networks, lr_size, runs, device)
+    notes = list(story.notes)
+    if networks.recovered is None:
+        notes.append("no recovery yet: `after` is the network right after pruning")
+    if story.weights == INITIAL_WEIGHTS:
+        notes.append(INITIAL_WEIGHTS)
+    return Report(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=story.command,
+        versions=_versions(),
+        model=plan.model,
+        scale=plan.scale,
+        weights=story.weights,
+        before=_side("before", costs, quality, times),
+        after=_side("after", costs, quality, times),
+        pruned_only=Quality(**_figures(quality.get("pruned"))),
+        recovered=networks.recovered is not None,
+        lr_size=lr_size,
+        counters=_counters(costs),
+        latency=_conditions(times),
+        data=_data(story, quality),
+        plan=_summary(plan, story.importance),
+        steps=dict(story.steps),
+        files=dict(story.files),
+        notes=list(dict.fromkeys([*plan.notes, *notes])),
+    )
+
+
+def _qualities(
+    networks: Networks,
+    test: TestData | None,
+    device: str | torch.device,
+    progress: Progress | None,
+) -> dict[str, Evaluation]:
+    if test is None:
+        return {}
+    # An iterator would be empty for the second network.
+    data = test if isinstance(test, (str, Path, list)) else list(test)
+    before = evaluate(networks.before, data, device=device, progress=progress)
+    pruned = evaluate(networks.pruned, data, device=device, progress=progress)
+    after = pruned
+    if networks.recovered is not None:
+        after = evaluate(networks.recovered, data, device=device, progress=progress)
+    return {"before": before, "pruned": pruned, "after": after}
+
+
+def _latencies(
+    networks: Networks, lr_size: tuple[int, int], runs: int, device: str | torch.device
+) -> dict[str, Latency]:
+    if runs == 0:
+        return {}
+    models = {"before": networks.before, "after": networks.after}
+    return latency(models, lr_size, runs=runs, device=device)
+
+
+def _side(
+    name: str,
+    costs: dict[str, Complexity],
+    quality: dict[str, Evaluation],
+    times: dict[str, Latency],
+) -> Side:
+    cost, time = costs[name], times.get(name)
+    return Side(
+        params=cost.params,
+        macs=cost.macs,
+        latency_ms=time.median_ms if time else None,
+        **_figures(quality.get(name)),
+    )
+
+
+def _figures(scores: Any) -> dict[str, float | None]:
+    """PSNR and SSIM of an evaluation or of one image; a PSNR without bound becomes None."""
+    if scores is None:
+        return {"psnr": None, "ssim": None}
+    return {"psnr": _finite(scores.psnr), "ssim": _finite(scores.ssim)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _counters(costs: dict[str, Complexity]) -> Counters:
+    before, after = costs["before"], costs["after"]
+    thop = None
+    if before.thop_macs is not None and after.thop_macs is not None:
+        thop = (before.thop_macs, after.thop_macs)
+    return Counters(macs=before.counter, thop_macs=thop)
+
+
+def _conditions(times: dict[str, Latency]) -> LatencyConditions | None:
+    if not times:
+        return None
+    one = times["before"]
+    return LatencyConditions(runs=one.runs, device=one.device, threads=one.threads)
+
+
+def _data(story: Story, quality: dict[str, Evaluation]) -> DataUsed:
+    images = []
+    if quality:
+        pairs = zip(quality["before"].images, quality["after"].images, strict=True)
+        for before, after in pairs:
+            images.append(
+                ImageQuality(
+                    name=before.name,
+                    psnr_before=_finite(before.psnr),
+                    psnr_after=_finite(after.psnr),
+                    ssim_before=_finite(before.ssim),
+                    ssim_after=_finite(after.ssim),
+                )
+            )
+    return DataUsed(
+        calibration=story.calibration,
+        recovery=story.recovery,
+        test=quality["before"].data if quality else "nothing: not measured",
+        images=images,
+    )
+
+
+def _summary(plan: Plan, importance: str) -> PlanSummary:
+    return PlanSummary(
+        strategy=plan.strategy,
+        importance=importance,
+        budget=plan.budget.kind,
+        ratio=plan.budget.ratio,
+        limit=plan.budget.limit,
+        predicted=plan.budget.predicted,
+        groups={name: (group.keep, group.of) for name, group in plan.groups.items()},
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "drc": drc.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,110 @@
+"""Search strategies: how many channels each group keeps. A strategy is one callable in one file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from drc.errors import BudgetError, UsageError
+from drc.graph.cost import CostModel
+from drc.importance.base import Calibration
+
+TOLERANCE = 0.01
+"""A plan may stay under its budget by this fraction at most."""
+
+
+@dataclass
+class Problem:
+    """What a strategy has to solve.
+
+    Attributes:
+        calibration: network, groups and data.
+        cost: the cost that the budget limits.
+        limit: the cost allowed.
+        options: per group, in graph order, the widths it may take, ascending; the last is dense.
+        what: the unit of the budget, for messages: "parameters" or "MACs".
+    """
+
+    calibration: Calibration
+    cost: CostModel
+    limit: int
+    options: list[np.ndarray]
+    what: str = "parameters"
+
+    @property
+    def dense(self) -> np.ndarray:
+        return np.asarray([option[-1] for option in self.options], dtype=np.float64)
+
+    @property
+    def narrowest(self) -> np.ndarray:
+        return np.asarray([option[0] for option in self.options], dtype=np.float64)
+
+    def check_reachable(self) -> None:
+        """Raise BudgetError, with the reachable range, when even the narrowest widths cost more."""
+        before, least = self.cost(self.dense), self.cost(self.narrowest)
+        if least > self.limit:
+            asked, reach = 1 - self.limit / before, 1 - least / before
+            raise BudgetError(
+                f"no plan removes {asked:.1%} of the {self.what}: with this rounding and these "
+                f"minimum widths 0% to {reach:.1%} can be reached; lower the ratio, --round-to "
+                "or --min-width"
+            )
+
+
+Searcher = Callable[[Problem], np.ndarray]
+"""Returns one width per group, in graph order, whose cost is within the limit."""
+
+_STRATEGIES: dict[str, Searcher] = {}
+
+
+def register(name: str) -> Callable[[Searcher], Searcher]:
+    """Register the decorated strategy under the name users type."""
+
+    def add(searcher: Searcher) -> Searcher:
+        if name in _STRATEGIES:
+            raise ValueError(f"a strategy named {name!r} is already registered")
+        _STRATEGIES[name] = searcher
+        return searcher
+
+    return add
+
+
+def list_strategies() -> list[str]:
+    _import_strategies()
+    return sorted(_STRATEGIES)
+
+
+def solve(name: str, problem: Problem) -> dict[str, int]:
+    """Search widths by the named strategy; returns group name -> width.
+
+    Raises:
+        UsageError: no such strategy.
+        BudgetError: no widths meet the limit.
+    """
+    _import_strategies()
+    if name not in _STRATEGIES:
+        near = difflib.get_close_matches(name, _STRATEGIES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(list_strategies())}"
+        raise UsageError(f"no search strategy is called {name!r}; {hint}")
+    problem.check_reachable()
+    widths = _STRATEGIES[name](problem)
+    return {n: int(w) for n, w in zip(problem.cost.names, widths, strict=True)}
+
+
+def width_options(size: int, round_to: int, min_width: int) -> np.ndarray:
+    """The widths a group of `size` atoms may take: multiples of `round_to`, and `size` itself."""
+    multiples = [w for w in range(round_to, size, round_to) if w >= min_width]
+    return np.asarray([*multiples, size], dtype=np.int64)
+
+
+@cache
+def _import_strategies() -> None:
+    package = importlib.import_module("drc.strategies")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"drc.strategies.{module.name}")

@@ -1,0 +1,124 @@
+"""The batches of a training run, in an order that a resumed run can take up again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from drc.data.batches import BatchReader
+from drc.errors import DataError
+from drc.training.randomness import RandomState, RandomStream
+
+Batch = tuple[Tensor, Tensor]
+Loader = Iterable[Any]
+LoaderSource = Loader | Callable[[int], Loader]
+"""An iterable of batches, or a function that gives one for the steps from a given step on."""
+
+
+class Feed:
+    """Endless `(lr, hr)` batches in a network's range.
+
+    A loader is read again from its start whenever it ends. To resume, the random state in which
+    the current pass began is put back and the batches already used are read once more, so a
+    shuffled loader with random augmentations continues as if it had never stopped. A function of
+    the step is asked for the rest of the batches instead, and nothing is read twice.
+
+    Args:
+        source: batches that `drc.data.batches.unpack` accepts, or `step -> batches`.
+        scale: HR side over LR side.
+        value_range: the network's largest value.
+        device: where batches go.
+        seed: of the random numbers that the loader draws.
+    """
+
+    def __init__(
+        self,
+        source: LoaderSource,
+        scale: int,
+        value_range: float,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self._source = source
+        self._by_step = callable(source) and not isinstance(source, Iterable)
+        self._options = (scale, value_range, device)
+        self._stream = RandomStream(seed)
+        self._start = self._stream.state
+        self._generator_states: list[Tensor] = []
+        self._taken = 0
+        self._reader: BatchReader | None = None
+        self._batches: Iterator[Batch] | None = None
+        self._data_range: float | None = None
+
+    def next(self, step: int) -> Batch:
+        """The batch of `step`.
+
+        Raises:
+            DataError: an unusable batch, or a loader that has none (left).
+        """
+        with self._stream.active():
+            if self._batches is None:
+                self._batches = self._open(step)
+            batch = next(self._batches, None)
+            if batch is None:
+                self._batches = self._open(step)
+                batch = next(self._batches)
+        self._taken += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is in its data; tensors and plain types."""
+        reader = self._reader
+        return {
+            "start": self._start.to_plain(),
+            "generators": self._generator_states,
+            "taken": self._taken,
+            "data_range": reader.data_range if reader else self._data_range,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], step: int) -> None:
+        """Continue at `step`, from where `state` was taken.
+
+        Raises:
+            DataError: the loader ends before the batches that were already used.
+        """
+        self._data_range = state["data_range"]
+        self._stream.state = RandomState.from_plain(state["start"])
+        taken = int(state["taken"])
+        if self._by_step or not taken:
+            return
+        for generator, saved in zip(_generators(self._source), state["generators"], strict=False):
+            generator.set_state(saved)
+        with self._stream.active():
+            self._batches = self._open(step)
+            replayed = sum(1 for _ in itertools.islice(self._batches, taken))
+        if replayed < taken:
+            raise DataError(
+                f"the loader gives {replayed} batches, but {taken} were used before the stop; "
+                "resume with the same data"
+            )
+        self._taken = taken
+
+    def _open(self, step: int) -> Iterator[Batch]:
+        self._start = RandomState.capture()
+        self._generator_states = [x.get_state() for x in _generators(self._source)]
+        self._taken = 0
+        if self._reader is not None:
+            self._data_range = self._reader.data_range
+        loader: Any = self._source(step) if self._by_step else self._source  # type: ignore[operator]
+        self._reader = BatchReader(loader, *self._options, self._data_range)
+        return iter(self._reader)
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators that belong to a DataLoader or its sampler and not to the process."""
+    owners = (loader, getattr(loader, "sampler", None))
+    found = (getattr(owner, "generator", None) for owner in owners)
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
+__all__ = ["Batch", "Feed", "LoaderSource"]

@@ -1,0 +1,87 @@
+"""The command starts at once, and says what it can do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.cli import drc
+
+import drc as package
+
+COMMANDS = ("demo", "compress", "search", "prune", "finetune", "report", "models")
+HEAVY = ("torch", "numpy", "rich", "PIL")
+
+
+def _imported_by(arguments: list[str]) -> set[str]:
+    """The heavy packages that a command line leaves imported."""
+    code = (
+        "import sys\n"
+        "from drc.cli.app import app\n"
+        f"app({arguments!r}, standalone_mode=False)\n"
+        f"print('imported:', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    assert _imported_by(arguments) == set()
+
+
+def test_help_takes_less_than_three_tenths_of_a_second(tmp_path):
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert drc("--help", cwd=tmp_path).returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(tmp_path, command):
+    result = drc(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"drc {command}" in result.stdout
+    assert command in drc("--help", cwd=tmp_path).stdout
+
+
+def test_version(tmp_path):
+    result = drc("--version", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, f"drc {package.__version__}\n")
+
+
+def test_shell_completion_is_offered(tmp_path):
+    result = drc("--show-completion", "bash", cwd=tmp_path, SHELL="/bin/bash")
+    assert "drc" in result.stdout + drc("--help", cwd=tmp_path).stdout
+    assert "--install-completion" in drc("--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["compres"], "No such command 'compres'"),
+        (["search", "--ratoi", "0.3"], "--ratoi"),
+        (["search", "--ratio", "much"], "--ratio"),
+        (["finetune", "--steps", "1.5"], "--steps"),
+    ],
+)
+def test_a_wrong_command_line_is_a_usage_error(tmp_path, arguments, part):
+    result = drc(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert part in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_models_lists_names_scales_and_weights(tmp_path):
+    lines = json.loads(drc("models", "--json", cwd=tmp_path).stdout)
+    found = {(line["model"], line["scale"]): line["weights"] for line in lines}
+    assert found["drn_tiny", 4] == "shipped"
+    assert found["drn_s", 8].endswith("DRNS8x.pt")
+    text = drc("models", cwd=tmp_path).stdout
+    assert len(text.splitlines()) == len(lines)
