@@ -111,6 +111,18 @@ class FinetuneSettings(Settings):
     channels_last: bool = True
 
 
+class ReportSettings(Settings):
+    """How the networks are measured.
+
+    Attributes:
+        lr_size: height and width of the LR image for MACs and latency.
+        runs: latency runs per network; 0 = no latency.
+    """
+
+    lr_size: tuple[Positive, Positive] = (96, 96)
+    runs: Annotated[int, Field(ge=0)] = 5
+
+
 class RunSettings(Settings):
     """Everything one run depends on; `config.yaml` of a run folder holds it.
 
@@ -135,6 +147,7 @@ class RunSettings(Settings):
     search: SearchSettings = SearchSettings()
     prune: PruneSettings = PruneSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    report: ReportSettings = ReportSettings()
 
     @field_validator("weights")
     @classmethod

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,10 +215,3 @@ def test_what_is_no_json_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"psnr": float("inf")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"psnr": 30.0}
-
-
-def test_writing_small_files_is_fast(tmp_path: Path) -> None:
-    start = time.perf_counter()
-    for index in range(20):
-        write_text(tmp_path / "a.txt", str(index))
-    assert time.perf_counter() - start < 5

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import DRC, assert_one_line, drc
 
-LONG = "60"  # recovery steps: enough to be caught in the middle
+LONG = "24"  # recovery steps: enough to be caught in the middle
 
 
 def _interrupt(
@@ -27,7 +27,7 @@ def _interrupt(
             [*DRC, *map(str, arguments)], cwd=cwd, stdout=stdout, stderr=stderr, env=os.environ
         ) as process,
     ):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not ready():
             assert process.poll() is None, (cwd / "stderr").read_text()
             assert time.monotonic() < deadline, "the command never got there"
@@ -77,22 +77,17 @@ def test_recovery_goes_on_as_if_it_had_never_stopped(finished_run, tmp_path):
 def test_compress_resumes_the_step_that_was_stopped(work, step):
     run = work.folder / "out"
     options = ["--config", work.config, "--steps", LONG]
-    if step == "search":
-        options += ["--patches", "400"]
     ready = _steps_done(run, 3) if step == "finetune" else _logged(work.folder, "search ...")
     start = ["compress", *options, "--output", run]
     result = _interrupt(start, work.folder, ready)
     assert_one_line(result, 130, "compress --resume --run", start=f"interrupted during {step}")
     assert (run / "plan.yaml").exists() == (step == "finetune")
-    if step == "search":
-        return
     result = drc("compress", "--resume", "--run", run, "--ratio", "0.5", cwd=work.folder)
     assert_one_line(result, 2, "another search.ratio")
-    plan = (run / "plan.yaml").read_bytes()
     result = drc("compress", "--resume", "--run", run, cwd=work.folder)
     assert result.returncode == 0, result.stderr
     assert "after recovery" in result.stdout
-    assert (run / "plan.yaml").read_bytes() == plan
+    assert ("search took" in result.stderr) == (step == "search")
 
 
 @pytest.mark.parametrize("step", ["prune", "report"])
@@ -102,10 +97,7 @@ def test_a_short_step_is_simply_run_again(finished_run, tmp_path, step):
         for name in ("finetuned.safetensors", "last.ckpt"):
             (run / name).unlink()
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".json"}
-    arguments = [step, "--run", run]
-    if step == "prune":
-        arguments += ["--patches", "400"]
-    result = _interrupt(arguments, tmp_path, _logged(tmp_path, f"{step} ..."))
+    result = _interrupt([step, "--run", run], tmp_path, _logged(tmp_path, f"{step} ..."))
     assert_one_line(result, 130, f"drc {step} --run {run}", start=f"interrupted during {step}")
     for name in ("plan.yaml", "pruned.safetensors", "dual.safetensors"):
         assert (run / name).read_bytes() == before[name]

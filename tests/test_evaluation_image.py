@@ -83,9 +83,9 @@ def test_ssim_is_its_definition(amount: int) -> None:
 def test_smallest_image_for_each() -> None:
     hr = photo(19, 19)
     assert 0 < ssim_y(noisy(hr, 5), hr, 4) < 1
-    with pytest.raises(DataError, match="18x30 image is too small .* at least 19 pixels"):
+    with pytest.raises(DataError, match=r"18x30 image is too small .* at least 19 pixels"):
         ssim_y(photo(18, 30), photo(18, 30), 4)
-    with pytest.raises(DataError, match="8x30 image is too small .* at least 9 pixels"):
+    with pytest.raises(DataError, match=r"8x30 image is too small .* at least 9 pixels"):
         psnr_y(photo(8, 30), photo(8, 30), 4)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from drc.errors import UsageError
 from drc.evaluation.latency import latency
-from drc.models.registry import build
 
 
 class Sleeper(nn.Module):
@@ -38,7 +37,8 @@ def test_order_warm_up_and_median() -> None:
     results = latency(models, (8, 10), runs=4, device="cpu")
     assert "".join(log) == "aabbcc" + "abc" + "cba" + "abc" + "cba"
     assert list(results) == ["a", "b", "c"]
-    assert 2 <= results["a"].median_ms < 30 <= results["b"].median_ms < 150
+    assert 2 <= results["a"].median_ms < results["b"].median_ms
+    assert 30 <= results["b"].median_ms < 200  # the cold passes do not count
     for result in results.values():
         assert result.runs == 4
         assert result.lr_size == (8, 10)
@@ -48,25 +48,25 @@ def test_order_warm_up_and_median() -> None:
 
 
 def test_fewer_macs_take_less_time() -> None:
-    models = {name: build(name, 4) for name in ("drn_tiny", "drn_s70")}
-    results = latency(models, (16, 16), runs=3, device="cpu")
-    assert results["drn_tiny"].median_ms < results["drn_s70"].median_ms
+    models = {f"x{widen}": nn.Conv2d(3, 64 * widen, 3) for widen in (1, 16)}
+    results = latency(models, (64, 64), runs=5, device="cpu")
+    assert results["x1"].median_ms < results["x16"].median_ms
 
 
 def test_median_is_taken_over_the_runs() -> None:
     class Steps(nn.Module):
-        """Two warm passes, then 20, 80, 40 ms."""
+        """Two warm passes, then 20, 400, 40 ms."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.delays = iter([0, 0, 20, 80, 40])
+            self.delays = iter([0, 0, 20, 400, 40])
 
         def forward(self, x: Tensor) -> Tensor:
             time.sleep(next(self.delays) / 1000)
             return x
 
     result = latency({"steps": Steps()}, (4, 4), runs=3, device="cpu")["steps"]
-    assert abs(result.median_ms - statistics.median([20, 80, 40])) < 20
+    assert 40 <= result.median_ms < statistics.mean([20, 400, 40])
 
 
 def test_bad_arguments() -> None:

@@ -167,6 +167,8 @@ def run_report(session: Session) -> Report:
             plan,
             tell(session),
             test=session.test_data,
+            lr_size=settings.report.lr_size,
+            runs=settings.report.runs,
             device=settings.device,
             progress=session.display,
         )

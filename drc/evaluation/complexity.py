@@ -97,7 +97,8 @@ def _analyse(
     model: nn.Module, lr_size: tuple[int, int], device: torch.device
 ) -> Mapping[str, float]:
     """fvcore's count by module name; the empty name is the whole network."""
-    from fvcore.nn import FlopCountAnalysis
+    with _quiet():
+        from fvcore.nn import FlopCountAnalysis
 
     with _twin(model, device) as twin:
         analysis = FlopCountAnalysis(twin, torch.zeros(1, 3, *lr_size, device=device))
@@ -109,7 +110,8 @@ def _analyse(
 
 def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device) -> int | None:
     try:
-        import thop
+        with _quiet():
+            import thop
     except ImportError:  # optional, and it needs distutils, which Python 3.12 lacks
         return None
     for device in (torch.device("meta"), home):  # shapes alone will do, if the network allows
@@ -124,10 +126,17 @@ def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device
 
 @contextmanager
 def _twin(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """A copy in eval mode, without gradients and without warnings, for a counter to work on."""
-    with warnings.catch_warnings(), borrowed(copy.deepcopy(model).to(device)) as twin:
-        warnings.simplefilter("ignore")
+    """A copy in eval mode, without gradients, for a counter to work on."""
+    with _quiet(), borrowed(copy.deepcopy(model).to(device)) as twin:
         yield twin
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings: the counters' deprecations and the tracer's remarks are not the user's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 __all__ = ["Complexity", "complexity", "macs_per_weight"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -68,6 +69,23 @@ class CostModel:
             one[group] -= steps[group]
             saved[group] = full.sum() - float(self._coefficient @ self._sizes(one).prod(1))
         return saved
+
+    def meeting_groups(self) -> np.ndarray:
+        """A small set of groups whose widths, once fixed, make the cost of the others add up.
+
+        Groups meet where they fill different dimensions of one tensor. The set covers every
+        meeting; it is found greedily, most meetings first.
+        """
+        used = [slope != 0 for slope in self._slope]
+        meets = np.zeros((len(self.names), len(self.names)), dtype=bool)
+        for first, second in itertools.permutations(used, 2):
+            meets |= (first.T.astype(int) @ second.astype(int)) > 0
+        chosen = []
+        while meets.any():
+            group = int((meets.sum(1) + len(self.names) * meets.diagonal()).argmax())
+            meets[group, :] = meets[:, group] = False
+            chosen.append(group)
+        return np.asarray(sorted(chosen), dtype=int)
 
     def _vector(self, widths: Widths | np.ndarray) -> np.ndarray:
         if isinstance(widths, np.ndarray):

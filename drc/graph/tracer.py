@@ -152,7 +152,7 @@ def example_input(model: nn.Module, channels: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     error: Exception | None = None
     for size in _SIZES:
-        image = torch.rand(1, channels, size, size, generator=generator).to(tensor.device)
+        image = torch.rand(1, channels, size, size, generator=generator).to(tensor)
         try:
             with torch.no_grad():
                 model(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -98,6 +99,8 @@ def _plain(reason: object) -> str:
     """A reason without numbers and brackets: `[Errno 111] Connection refused` and its like."""
     if isinstance(reason, TimeoutError):
         return "the server did not answer in time"
+    if isinstance(reason, socket.gaierror):
+        return "no network, or no such host"
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror.lower()
     return str(reason) or type(reason).__name__

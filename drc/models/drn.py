@@ -27,6 +27,7 @@ class MeanShift(nn.Conv2d):
 
     def __init__(self, value_range: float, sign: int) -> None:
         super().__init__(3, 3, 1)
+        assert self.bias is not None
         with torch.no_grad():
             self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
             self.bias.copy_(sign * value_range * torch.tensor(RGB_MEAN))
@@ -112,9 +113,7 @@ class DRN(nn.Module):
             blocks = [ResidualBlock(channels, next(chosen)) for _ in range(n_resblocks)]
             width = next(chosen)
             upsampler = nn.Sequential(_conv3x3(channels, 4 * width), nn.PixelShuffle(2))
-            self.up_blocks.append(
-                nn.Sequential(*blocks, upsampler, nn.Conv2d(width, outputs, 1))
-            )
+            self.up_blocks.append(nn.Sequential(*blocks, upsampler, nn.Conv2d(width, outputs, 1)))
         self.tail = nn.ModuleList([_conv3x3(n_feats * scale, 3)])
         self.tail.extend(_conv3x3(n_feats * 2**p, 3) for p in range(self.levels, 0, -1))
         self.add_mean = MeanShift(value_range, 1)

@@ -122,9 +122,16 @@ def schema(
     Raises:
         UsageError: as `build`.
     """
+    return dict(_schema(name, scale, None if widths is None else tuple(widths)))
+
+
+@cache
+def _schema(
+    name: str, scale: int, widths: tuple[int, ...] | None
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
     with torch.device("meta"):
         state = build(name, scale, widths).state_dict()
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return tuple((key, tuple(tensor.shape)) for key, tensor in state.items())
 
 
 @cache

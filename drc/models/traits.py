@@ -58,9 +58,8 @@ def final_output(outputs: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 
 def _measure_scale(model: nn.Module, value_range: float) -> int:
-    tensor = next(model.parameters(), None)
-    device = tensor.device if tensor is not None else torch.device("cpu")
-    lr = torch.rand(1, 3, 48, 48, device=device) * value_range
+    tensor = next(model.parameters(), torch.zeros(()))
+    lr = torch.rand(1, 3, 48, 48, device=tensor.device, dtype=tensor.dtype) * value_range
     was_training = model.training
     model.eval()
     try:

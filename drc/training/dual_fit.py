@@ -16,6 +16,7 @@ from drc.training.randomness import isolated
 from drc.training.schedule import learning_rate
 
 _WARMUP = 10
+_SOLVED_BATCHES = 4
 _RIDGE = 1e-6  # of the mean feature energy; keeps the closed form solvable on flat images
 
 
@@ -32,9 +33,9 @@ def fit_dual(
 ) -> DualModel:
     """Train a dual model to make LR images of HR images.
 
-    It starts from a least-squares solution on the first batch, about ten times closer than
-    200 steps from random weights, and is then trained with L1. Each of its steps learns from the
-    true images of its two levels, as a pyramid's loss uses them, and the whole chain learns
+    It starts from a least-squares solution on the first four batches, about ten times closer
+    than 200 steps from random weights, and is then trained with L1. Each of its steps learns from
+    the true images of its two levels, as a pyramid's loss uses them, and the whole chain learns
     HR -> LR, as that of a single SR image does; so the result serves both kinds of network. One
     seed gives one result, bit for bit on a CPU.
 
@@ -60,9 +61,9 @@ def fit_dual(
         dual = DualModel(scale).to(where)
         optimizer = torch.optim.Adam(dual.parameters(), lr)
         batches = _levels_of(dual, reader, value_range)
-        levels = next(batches)
-        _solve(dual, levels)
+        _solve(dual, [next(batches) for _ in range(_SOLVED_BATCHES)])
         for step in range(steps):
+            levels = next(batches)
             optimizer.param_groups[0]["lr"] = learning_rate(step, steps, lr, _WARMUP)
             loss = _loss(dual, levels)
             optimizer.zero_grad(set_to_none=True)
@@ -70,7 +71,6 @@ def fit_dual(
             optimizer.step()
             if progress is not None:
                 progress("dual model", step + 1, steps, {"loss": loss.item()})
-            levels = next(batches) if step + 1 < steps else levels
     return dual.eval().requires_grad_(False)
 
 
@@ -97,19 +97,20 @@ def _loss(dual: DualModel, levels: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _solve(dual: DualModel, levels: list[Tensor]) -> None:
+def _solve(dual: DualModel, batches: list[list[Tensor]]) -> None:
     """Set the first conv of each step to sample its input, the second by least squares."""
-    convolutions = _convolutions(dual)
-    steps = zip(convolutions, dual.steps, levels[1:], levels[:-1], strict=True)
-    for (first, second), step, fine, coarse in steps:
+    steps = zip(_convolutions(dual), dual.steps, strict=True)
+    for level, ((first, second), step) in enumerate(steps):
         _set_sampling(first)
-        features = step.get_submodule("dual_module.0")(fine)
-        patches = F.unfold(features, second.kernel_size, padding=second.kernel_size[0] // 2)
-        rows = patches.transpose(1, 2).flatten(0, 1).double()
-        wanted = coarse.permute(0, 2, 3, 1).flatten(0, 2).double()
-        gram = rows.T @ rows
+        gram = wanted = torch.zeros((), dtype=torch.float64)
+        for levels in batches:
+            features = step.get_submodule("dual_module.0")(levels[level + 1])
+            patches = F.unfold(features, second.kernel_size, padding=second.kernel_size[0] // 2)
+            rows = patches.transpose(1, 2).flatten(0, 1).double()
+            truth = levels[level].permute(0, 2, 3, 1).flatten(0, 2).double()
+            gram, wanted = gram + rows.T @ rows, wanted + rows.T @ truth
         gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
-        solution = torch.linalg.solve(gram, rows.T @ wanted)
+        solution = torch.linalg.solve(gram, wanted)
         second.weight.copy_(solution.T.reshape(second.weight.shape))
 
 
