@@ -52,8 +52,8 @@ def sample(pyramids: list[list[torch.Tensor]], batch: int, rng: np.random.Genera
         flips = [dim for dim in (1, 2) if rng.random() < 0.5]
         turn = rng.random() < 0.5
         for level, (crop, factor) in enumerate(zip(levels, (1, 2, 4), strict=True)):
-            t, l, size = top * factor, left * factor, PATCH * factor
-            crop = crop[:, t : t + size, l : l + size].flip(flips)
+            y, x, size = top * factor, left * factor, PATCH * factor
+            crop = crop[:, y : y + size, x : x + size].flip(flips)
             crops[level].append(crop.transpose(1, 2) if turn else crop)
     return [
         torch.stack(level).float().contiguous(memory_format=torch.channels_last) for level in crops

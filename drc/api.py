@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from drc.artifacts.checkpoint import save
-from drc.artifacts.plan import Budget, GroupWidth, Plan, fingerprint
-from drc.config import FinetuneSettings, SearchSettings
-from drc.data.batches import BatchReader
-from drc.errors import ModelError, RunError, UsageError
-from drc.evaluation.complexity import macs_per_weight
-from drc.graph.cost import CostModel
-from drc.graph.groups import ChannelGraph
-from drc.graph.surgery import cut
-from drc.graph.trace import trace
-from drc.importance.base import Calibration, keep_best, score
+from drc.artifacts.plan import Plan, fingerprint
+from drc.config import FinetuneSettings
+from drc.errors import RunError, UsageError
 from drc.models.dual import DualModel
-from drc.models.traits import get_traits
+from drc.pipeline import Loader, calibrate, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
-from drc.runtime import Progress, resolve_device, seed_everything
-from drc.strategies.base import Problem, solve, width_options
+from drc.runtime import Progress
 from drc.training import loop
-from drc.training.dual_fit import fit_dual
 
-MACS_LR_SIZE = (96, 96)
-"""The LR input at which MACs are counted, as in the papers."""
-
+Outcome = TypeVar("Outcome")
 BudgetKind = Literal["params", "macs"]
-Loader = Iterable[Any]
 
 
 @dataclass(frozen=True)
@@ -102,13 +89,13 @@ def search(
         BudgetError: no widths meet the budget; the message says what can be reached.
         ModelError, DataError, UsageError: the network, the batches or a setting cannot be used.
     """
-    settings = _checked(
+    settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
     notes: list[str] = []
-    calibration = _calibrate(model, loader, dual, settings, device, seed, progress, notes)
-    return _plan(model, calibration, settings, notes)
+    calibration = calibrate(model, loader, dual, settings, device, seed, progress, notes)
+    return plan_widths(model, calibration, settings, notes)
 
 
 def prune(
@@ -141,7 +128,7 @@ def prune(
         RunError: the plan belongs to other weights.
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
-    settings = _checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
+    settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
     if plan.base_checksum != fingerprint(model):
         raise RunError("the plan was made for other weights; search this network again")
     if loader is None:
@@ -150,10 +137,10 @@ def prune(
         loader, dual_needed = [], False
     else:
         dual_needed = importance == "dual_taylor"
-    calibration = _calibrate(
+    calibration = calibrate(
         model, loader, dual, settings, device, seed, progress, [], fit=dual_needed
     )
-    return _cut(model, calibration, plan, importance)
+    return cut_by_plan(model, calibration, plan, importance)
 
 
 def finetune(
@@ -196,7 +183,7 @@ def finetune(
     """
     settings = settings or FinetuneSettings()
     if steps is not None:
-        settings = _validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
+        settings = validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
     return loop.finetune(
         model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
         checkpoint=checkpoint, resume=resume, metrics=metrics, progress=progress,
@@ -244,7 +231,7 @@ def compress(
         BudgetError: no widths meet the budget.
         DrcError: another input cannot be used; the message says which.
     """
-    settings = _checked(
+    settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
@@ -254,10 +241,10 @@ def compress(
     seconds: dict[str, dict[str, Any]] = {}
     calibration = _timed(
         seconds, "calibrate",
-        lambda: _calibrate(model, loader, dual, settings, device, seed, progress, notes),
+        lambda: calibrate(model, loader, dual, settings, device, seed, progress, notes),
     )  # fmt: skip
-    plan = _timed(seconds, "search", lambda: _plan(model, calibration, settings, notes))
-    pruned = _timed(seconds, "prune", lambda: _cut(model, calibration, plan, importance))
+    plan = _timed(seconds, "search", lambda: plan_widths(model, calibration, settings, notes))
+    pruned = _timed(seconds, "prune", lambda: cut_by_plan(model, calibration, plan, importance))
     recovered = None
     if steps:
         recovered = _timed(
@@ -281,115 +268,7 @@ def compress(
     return Result(recovered if recovered is not None else pruned, plan, report)
 
 
-def _calibrate(
-    model: nn.Module,
-    loader: Loader,
-    dual: DualModel | None,
-    settings: SearchSettings,
-    device: str | torch.device,
-    seed: int,
-    progress: Progress | None,
-    notes: list[str],
-    fit: bool = True,
-) -> Calibration:
-    """Trace a copy of the network and bring data and dual model together."""
-    where = resolve_device(device)
-    seed_everything(seed)
-    traits = get_traits(model)
-    reader = BatchReader(loader, traits.scale, traits.value_range, where)
-    if dual is None and fit and settings.dual_weight:
-        dual = fit_dual(
-            reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
-            device=where, progress=progress,
-        )  # fmt: skip
-        notes.append(
-            f"no trained dual model was given: one was fitted on the calibration data "
-            f"in {settings.dual_steps} steps"
-        )
-    twin = copy.deepcopy(model).to(where).eval()
-    return Calibration(
-        model=twin,
-        graph=trace(twin),
-        batches=reader,
-        dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
-        patches=settings.patches,
-        dual_weight=settings.dual_weight,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def _plan(
-    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
-) -> Plan:
-    graph, macs = calibration.graph, settings.budget == "macs"
-    per_tensor = macs_per_weight(calibration.model, MACS_LR_SIZE) if macs else None
-    cost = CostModel(graph, calibration.model, per_tensor)
-    before = cost(cost.dense)
-    limit = int(before * (1 - settings.ratio))
-    problem = Problem(
-        calibration=calibration,
-        cost=cost,
-        limit=limit,
-        options=[
-            width_options(g.size, settings.round_to, settings.min_width) for g in graph.groups
-        ],
-        what="MACs" if macs else "parameters",
-    )
-    widths = solve(settings.strategy, problem)
-    traits = get_traits(model)
-    return Plan(
-        model=traits.preset or type(model).__qualname__,
-        scale=traits.scale,
-        base_checksum=fingerprint(model),
-        strategy=settings.strategy,
-        groups={g.name: GroupWidth(keep=widths[g.name], of=g.size) for g in graph.groups},
-        budget=Budget(
-            kind=settings.budget,
-            ratio=settings.ratio,
-            before=before,
-            limit=limit,
-            predicted=cost(widths),
-            lr_size=MACS_LR_SIZE if macs else None,
-        ),
-        seed=calibration.seed,
-        notes=notes,
-    )
-
-
-def _cut(model: nn.Module, calibration: Calibration, plan: Plan, importance: str) -> nn.Module:
-    _check_groups(calibration.graph, plan)
-    scores = score(importance, calibration)
-    keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
-    return cut(model, calibration.graph, keep).eval()
-
-
-def _check_groups(graph: ChannelGraph, plan: Plan) -> None:
-    found = {group.name: group.size for group in graph.groups}
-    for name, width in plan.groups.items():
-        if found.get(name) != width.of:
-            raise ModelError(
-                f"the plan has a group {name} of {width.of} channels, the network has "
-                f"{found.get(name, 'no such group')}; search this network again"
-            )
-
-
-def _checked(**values: Any) -> SearchSettings:
-    return _validated(SearchSettings, values)
-
-
-def _validated(cls: type, values: Mapping[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    from drc.artifacts.plan import first_problem
-
-    try:
-        return cls(**values)
-    except ValidationError as error:
-        raise UsageError(first_problem(error)) from None
-
-
-def _timed(seconds: dict[str, dict[str, Any]], name: str, work: Callable[[], Any]) -> Any:
+def _timed(seconds: dict[str, dict[str, Any]], name: str, work: Callable[[], Outcome]) -> Outcome:
     start = time.perf_counter()
     result = work()
     seconds[name] = {"seconds": round(time.perf_counter() - start, 3)}

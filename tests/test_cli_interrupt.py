@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,12 @@ def _interrupt(
         (cwd / "stdout").open("w+") as stdout,
         (cwd / "stderr").open("w+") as stderr,
         subprocess.Popen(
-            [*DRC, *map(str, arguments)], cwd=cwd, stdout=stdout, stderr=stderr, env=os.environ
+            [*DRC, *map(str, arguments)],
+            cwd=cwd,
+            stdout=stdout,
+            stderr=stderr,
+            # A shell that starts the tests in the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):
         deadline = time.monotonic() + 120

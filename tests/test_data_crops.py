@@ -103,6 +103,7 @@ def test_items_depend_on_seed_and_index_alone(blocks: list[ImagePair]) -> None:
     assert not any(torch.equal(a["lr"], b["lr"]) for a, b in pairwise(forward))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_batches_do_not_depend_on_workers_or_start(blocks: list[ImagePair]) -> None:
     def batches(**kwargs) -> list[dict[str, Tensor]]:
         return list(crop_loader(blocks, SCALE, patch=8, batch=3, steps=5, seed=2, **kwargs))
@@ -143,6 +144,7 @@ def test_no_images() -> None:
         CropDataset([], SCALE, patch=8, length=1, seed=0)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corrupt_image_is_named_in_one_line(blocks: list[ImagePair], workers: int) -> None:
     path = blocks[1].hr

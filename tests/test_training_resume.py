@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from training_worker import CHECKPOINT_EVERY, STEPS
 
 from drc.config import FinetuneSettings
 from drc.data.bundled import bundled_pairs
@@ -25,7 +26,6 @@ from drc.errors import DataError, RunError
 from drc.models.dual import DualModel
 from drc.training.loop import finetune
 from drc.training.metrics import MetricsFile
-from training_worker import CHECKPOINT_EVERY, STEPS
 
 WORKER = Path(__file__).with_name("training_worker.py")
 PATIENCE = 120  # seconds
@@ -140,11 +140,16 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(11)
 
 
+def batches() -> list[dict[str, Tensor]]:
+    torch.manual_seed(12)
+    return list(DataLoader(Photos(), 2))
+
+
 LOADERS: dict[str, Callable[[], Any]] = {
     "shuffled": lambda: DataLoader(Photos(), 2, shuffle=True),
     "own generator": lambda: DataLoader(Photos(), 2, shuffle=True, generator=seeded()),
     "worker": lambda: DataLoader(Photos(), 2, shuffle=True, num_workers=1),
-    "list": lambda: list(DataLoader(Photos(), 2, generator=seeded())),
+    "list": lambda: batches(),
     "by step": lambda: (
         lambda step: crop_loader(
             bundled_pairs()[:1], 2, patch=8, batch=2, steps=9, seed=4, start=step

@@ -133,13 +133,13 @@ def crop_loader(
         DataError: as `CropDataset`; while iterating, an unreadable or mismatched pair.
     """
     dataset = CropDataset(pairs, scale, patch, length=steps * batch, seed=seed)
+    # Workers do not persist: after an error they would wait for the garbage collector, 5 s each.
     return _CropLoader(
         _ErrorsAsItems(dataset),
         batch_size=batch,
         sampler=range(start * batch, steps * batch),
         num_workers=workers,
         collate_fn=_collate,
-        persistent_workers=workers > 0,
     )
 
 

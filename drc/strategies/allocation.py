@@ -64,9 +64,9 @@ def greedy(problem: Problem, losses: Losses, fixed: np.ndarray | None = None) ->
             steps[group] = option[place] - option[place - 1]
             prices[group] = losses[group][place - 1] - losses[group][place]
         saved = problem.cost.savings(widths, steps)
-        group = int(np.argmin(prices / np.maximum(saved, 1e-9)))
-        places[group] -= 1
-        widths[group] = problem.options[group][places[group]]
+        cheapest = int(np.argmin(prices / np.maximum(saved, 1e-9)))
+        places[cheapest] -= 1
+        widths[cheapest] = problem.options[cheapest][places[cheapest]]
     return widths
 
 

@@ -84,10 +84,12 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 def _load(path: Path) -> dict[str, Any]:
     useless = f"{path} is corrupt or no training checkpoint of drc; start over without --resume"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    try:
+        content = torch.load(stored, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise RunError(useless) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise RunError(useless)

@@ -1,0 +1,142 @@
+"""The steps between a network and its compressed form, as `drc.api` puts them together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from drc.artifacts.plan import Budget, GroupWidth, Plan, fingerprint, first_problem
+from drc.config import SearchSettings
+from drc.data.batches import BatchReader
+from drc.errors import ModelError, UsageError
+from drc.evaluation.complexity import macs_per_weight
+from drc.graph.cost import CostModel
+from drc.graph.groups import ChannelGraph
+from drc.graph.surgery import cut
+from drc.graph.trace import trace
+from drc.importance.base import Calibration, keep_best, score
+from drc.models.dual import DualModel
+from drc.models.traits import get_traits
+from drc.runtime import Progress, resolve_device, seed_everything
+from drc.strategies.base import Problem, solve, width_options
+from drc.training.dual_fit import fit_dual
+
+MACS_LR_SIZE = (96, 96)
+"""The LR input at which MACs are counted, as in the papers."""
+
+Loader = Iterable[Any]
+Validated = TypeVar("Validated", bound=BaseModel)
+
+
+def calibrate(
+    model: nn.Module,
+    loader: Loader,
+    dual: DualModel | None,
+    settings: SearchSettings,
+    device: str | torch.device,
+    seed: int,
+    progress: Progress | None,
+    notes: list[str],
+    fit: bool = True,
+) -> Calibration:
+    """Trace a copy of the network and bring data and dual model together."""
+    where = resolve_device(device)
+    seed_everything(seed)
+    traits = get_traits(model)
+    reader = BatchReader(loader, traits.scale, traits.value_range, where)
+    if dual is None and fit and settings.dual_weight:
+        dual = fit_dual(
+            reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
+            device=where, progress=progress,
+        )  # fmt: skip
+        notes.append(
+            f"no trained dual model was given: one was fitted on the calibration data "
+            f"in {settings.dual_steps} steps"
+        )
+    twin = copy.deepcopy(model).to(where).eval()
+    return Calibration(
+        model=twin,
+        graph=trace(twin),
+        batches=reader,
+        dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
+        patches=settings.patches,
+        dual_weight=settings.dual_weight,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def plan_widths(
+    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
+) -> Plan:
+    graph, macs = calibration.graph, settings.budget == "macs"
+    per_tensor = macs_per_weight(calibration.model, MACS_LR_SIZE) if macs else None
+    cost = CostModel(graph, calibration.model, per_tensor)
+    before = cost(cost.dense)
+    limit = int(before * (1 - settings.ratio))
+    problem = Problem(
+        calibration=calibration,
+        cost=cost,
+        limit=limit,
+        options=[
+            width_options(g.size, settings.round_to, settings.min_width) for g in graph.groups
+        ],
+        what="MACs" if macs else "parameters",
+    )
+    widths = solve(settings.strategy, problem)
+    traits = get_traits(model)
+    return Plan(
+        model=traits.preset or type(model).__qualname__,
+        scale=traits.scale,
+        base_checksum=fingerprint(model),
+        strategy=settings.strategy,
+        groups={g.name: GroupWidth(keep=widths[g.name], of=g.size) for g in graph.groups},
+        budget=Budget(
+            kind=settings.budget,
+            ratio=settings.ratio,
+            before=before,
+            limit=limit,
+            predicted=cost(widths),
+            lr_size=MACS_LR_SIZE if macs else None,
+        ),
+        seed=calibration.seed,
+        notes=notes,
+    )
+
+
+def cut_by_plan(
+    model: nn.Module, calibration: Calibration, plan: Plan, importance: str
+) -> nn.Module:
+    """Rank the channels and cut those the plan has no room for. Raises ModelError."""
+    _check_groups(calibration.graph, plan)
+    scores = score(importance, calibration)
+    keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
+    return cut(model, calibration.graph, keep).eval()
+
+
+def _check_groups(graph: ChannelGraph, plan: Plan) -> None:
+    found = {group.name: group.size for group in graph.groups}
+    for name, width in plan.groups.items():
+        if found.get(name) != width.of:
+            raise ModelError(
+                f"the plan has a group {name} of {width.of} channels, the network has "
+                f"{found.get(name, 'no such group')}; search this network again"
+            )
+
+
+def checked(**values: Any) -> SearchSettings:
+    """Search settings with the given values. Raises UsageError."""
+    return validated(SearchSettings, values)
+
+
+def validated(cls: type[Validated], values: dict[str, Any]) -> Validated:
+    """Build a settings object; a value out of its range becomes a UsageError of one line."""
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise UsageError(first_problem(error)) from None
