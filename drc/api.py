@@ -15,11 +15,13 @@ from drc.artifacts.checkpoint import save
 from drc.artifacts.plan import Plan, fingerprint
 from drc.config import FinetuneSettings
 from drc.errors import RunError, UsageError
+from drc.importance.base import get_criterion
 from drc.models.dual import DualModel
 from drc.pipeline import Loader, calibrate, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
 from drc.runtime import Progress
+from drc.strategies.base import get_strategy
 from drc.training import loop
 
 Outcome = TypeVar("Outcome")
@@ -235,6 +237,7 @@ def compress(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
+    get_strategy(strategy), get_criterion(importance)
     if steps < 0:
         raise UsageError(f"steps is {steps}; recovery takes 0 or more")
     notes: list[str] = []

@@ -6,6 +6,9 @@ not a `DrcError` is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class DrcError(Exception):
     """Base of every error a user can cause or mend."""
@@ -43,3 +46,11 @@ class BudgetError(DrcError):
     """No plan reaches the requested budget; the message gives the reachable range."""
 
     exit_code = 3
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not registered: it offers the nearest ones, or all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    return f"no {kind} is called {name!r}; {hint}"

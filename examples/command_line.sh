@@ -20,7 +20,7 @@ cd "$work"
 cat > quick.yaml <<'YAML'
 search: {patches: 16, patch: 24}
 finetune: {batch: 4, patch: 24}
-report: {runs: 1}
+report: {lr_size: [48, 48], runs: 1}
 YAML
 
 # How many channels does every group keep? Makes runs/drn_tiny_x4_<date>-<time>/ with plan.yaml.

@@ -18,19 +18,27 @@ from pathlib import Path
 
 def make_run(steps: int) -> Path:
     """A short `drc compress` of drn_tiny on bundled photos."""
-    run = Path(tempfile.mkdtemp()) / "run"
-    command = ["compress", "--model", "drn_tiny", "--ratio", "0.3", "--output", str(run)]
-    short = ["--patches", "16", "--patch", "24", "--batch", "4", "--steps", str(steps), "--quiet"]
+    folder = Path(tempfile.mkdtemp())
+    settings = {
+        "model": "drn_tiny",
+        "search": {"ratio": 0.3, "patches": 16, "patch": 24},
+        "finetune": {"steps": steps, "batch": 4, "patch": 24},
+        "report": {"lr_size": [48, 48], "runs": 3},
+    }
+    (folder / "quick.yaml").write_text(json.dumps(settings))  # JSON is YAML, too
+    command = [sys.executable, "-m", "drc", "compress", "--config", str(folder / "quick.yaml")]
     subprocess.run(
-        [sys.executable, "-m", "drc", *command, *short], check=True, stdout=subprocess.DEVNULL
+        [*command, "--output", str(folder / "run"), "--quiet"],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
-    return run
+    return folder / "run"
 
 
 def show(name: str, before: float | None, after: float | None) -> None:
     """One line; a figure that was not measured is null in the report and None here."""
     if before is not None and after is not None:
-        print(f"{name:>16}: {before:>15,.4f} -> {after:>15,.4f}")
+        print(f"{name:>16}: {before:>15,.8g} -> {after:>15,.8g}")
 
 
 def main() -> None:

@@ -40,9 +40,7 @@ def main() -> None:
 
     # 3. Finetune: a function from a step to the batches from there on makes resuming exact.
     def batches(start: int):
-        return crop_loader(
-            photos, 4, patch=24, batch=4, steps=arguments.steps, seed=0, start=start
-        )
+        return crop_loader(photos, 4, patch=24, batch=4, steps=arguments.steps, seed=0, start=start)
 
     recovered = drc.finetune(
         pruned,

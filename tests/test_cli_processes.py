@@ -24,9 +24,9 @@ def test_two_processes_recover_together_and_one_reports(finished_run, tmp_path):
     for name in ("finetuned.safetensors", "last.ckpt", "metrics.jsonl"):
         (run / name).unlink()
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--main_process_port", _free_port(), "-m", "drc"]
     result = subprocess.run(
-        [sys.executable, *launch, "--main_process_port", _free_port()]
-        + ["-m", "drc", "finetune", "--run", str(run), "--json"],
+        [sys.executable, *launch, "finetune", "--run", str(run), "--json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

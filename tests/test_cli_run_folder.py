@@ -122,6 +122,9 @@ def test_a_disk_that_is_full_keeps_what_was_there(finished_run, tmp_path):
 
 def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_checkpoint(finished_run, tmp_path):
     run = _copy(finished_run, tmp_path, "finetuned.safetensors", "last.ckpt", "metrics.jsonl")
-    result = drc("finetune", "--run", run, "--lr", "1e30", "--steps", "50", cwd=tmp_path)
-    assert_one_line(result, 1, "lower the learning rate")
+    options = ["--lr", "1e30", "--checkpoint-every", "1", "--steps", "50"]
+    result = drc("finetune", "--run", run, *options, cwd=tmp_path)
+    kept = f"the checkpoint of step 1 in {run / 'last.ckpt'} is kept"
+    assert_one_line(result, 1, "the loss became", "at step 2", kept, "lower the learning rate")
+    assert (run / "last.ckpt").is_file()
     assert not (run / "finetuned.safetensors").exists()

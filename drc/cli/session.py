@@ -18,13 +18,13 @@ from drc.cli.errors import Interrupted
 from drc.config import RunSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import ImagePair, find_pairs
-from drc.errors import DrcError, RunError, UsageError
+from drc.errors import DrcError, RunError
 from drc.evaluation.benchmark import BUNDLED
-from drc.importance.base import list_criteria
+from drc.importance.base import get_criterion
 from drc.models.registry import get_preset
 from drc.models.weights import create_model, load_dual, locate
 from drc.runtime import resolve_device, seed_everything
-from drc.strategies.base import list_strategies
+from drc.strategies.base import get_strategy
 
 
 @dataclass
@@ -82,8 +82,8 @@ class Session:
         """Find out early, before hours of work, that an input cannot be used."""
         settings = self.settings
         resolve_device(settings.device)
-        _check_name("search strategy", settings.search.strategy, list_strategies())
-        _check_name("importance criterion", settings.prune.importance, list_criteria())
+        get_strategy(settings.search.strategy)
+        get_criterion(settings.prune.importance)
         _ = self.dense, self.train_pairs, self.test_pairs
         if settings.dual is not None:
             load_dual(settings.dual, settings.scale)
@@ -128,11 +128,6 @@ class Session:
         return (
             f"interrupted during {name}; go on with: {self.command}{resume} --run {self.run.path}"
         )
-
-
-def _check_name(kind: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        raise UsageError(f"no {kind} is called {name!r}; known: {', '.join(known)}")
 
 
 def need(path: Path, what: str, command: str) -> Path:

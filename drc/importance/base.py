@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from functools import cache
 import numpy as np
 from torch import Tensor, nn
 
-from drc.errors import UsageError
+from drc.errors import UsageError, unknown_name
 from drc.graph.groups import ChannelGraph
 from drc.models.dual import DualModel
 from drc.models.traits import get_traits
@@ -74,19 +73,23 @@ def list_criteria() -> list[str]:
     return sorted(_CRITERIA)
 
 
+def get_criterion(name: str) -> Criterion:
+    """The criterion called `name`. Raises UsageError, which offers the nearest one."""
+    _import_criteria()
+    if name not in _CRITERIA:
+        raise UsageError(unknown_name("importance criterion", name, _CRITERIA))
+    return _CRITERIA[name]
+
+
 def score(name: str, calibration: Calibration) -> Scores:
     """Score every atom of every group by the named criterion, once per calibration.
 
     Raises:
         UsageError: no such criterion.
     """
-    _import_criteria()
-    if name not in _CRITERIA:
-        near = difflib.get_close_matches(name, _CRITERIA, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(list_criteria())}"
-        raise UsageError(f"no importance criterion is called {name!r}; {hint}")
+    criterion = get_criterion(name)
     if name not in calibration.cache:
-        calibration.cache[name] = _CRITERIA[name](calibration)
+        calibration.cache[name] = criterion(calibration)
     return calibration.cache[name]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -16,7 +15,7 @@ import torch
 import yaml
 from torch import nn
 
-from drc.errors import UsageError
+from drc.errors import UsageError, unknown_name
 from drc.models.traits import Traits, set_traits
 
 
@@ -83,9 +82,7 @@ def get_preset(name: str) -> Preset:
     _import_networks()
     if name in _PRESETS:
         return _PRESETS[name]
-    near = difflib.get_close_matches(name, _PRESETS, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(list_models())}"
-    raise UsageError(f"no network is called {name!r}; {hint}")
+    raise UsageError(unknown_name("network", name, _PRESETS))
 
 
 def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from drc.errors import BudgetError, UsageError
+from drc.errors import BudgetError, UsageError, unknown_name
 from drc.graph.cost import CostModel
 from drc.importance.base import Calibration
 
@@ -80,6 +79,14 @@ def list_strategies() -> list[str]:
     return sorted(_STRATEGIES)
 
 
+def get_strategy(name: str) -> Searcher:
+    """The strategy called `name`. Raises UsageError, which offers the nearest one."""
+    _import_strategies()
+    if name not in _STRATEGIES:
+        raise UsageError(unknown_name("search strategy", name, _STRATEGIES))
+    return _STRATEGIES[name]
+
+
 def solve(name: str, problem: Problem) -> dict[str, int]:
     """Search widths by the named strategy; returns group name -> width.
 
@@ -87,13 +94,9 @@ def solve(name: str, problem: Problem) -> dict[str, int]:
         UsageError: no such strategy.
         BudgetError: no widths meet the limit.
     """
-    _import_strategies()
-    if name not in _STRATEGIES:
-        near = difflib.get_close_matches(name, _STRATEGIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(list_strategies())}"
-        raise UsageError(f"no search strategy is called {name!r}; {hint}")
+    searcher = get_strategy(name)
     problem.check_reachable()
-    widths = _STRATEGIES[name](problem)
+    widths = searcher(problem)
     return {n: int(w) for n, w in zip(problem.cost.names, widths, strict=True)}
 
 
