@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from drc.artifacts.checkpoint import save
-from drc.artifacts.plan import Plan, fingerprint
+from drc.artifacts.plan import Plan
 from drc.config import FinetuneSettings
-from drc.errors import RunError, UsageError
-from drc.importance.base import get_criterion
+from drc.errors import UsageError
+from drc.importance.base import DATA_FREE, get_criterion
 from drc.models.dual import DualModel
-from drc.pipeline import Loader, calibrate, checked, cut_by_plan, plan_widths, validated
+from drc.pipeline import Loader, calibrate, check_plan, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
 from drc.runtime import Progress
@@ -59,7 +59,7 @@ def search(
     min_width: int = 4,
     patches: int = 64,
     dual_weight: float = 0.1,
-    dual_steps: int = 200,
+    dual_steps: int = 50,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -109,7 +109,7 @@ def prune(
     dual: DualModel | None = None,
     patches: int = 64,
     dual_weight: float = 0.1,
-    dual_steps: int = 200,
+    dual_steps: int = 50,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -131,16 +131,13 @@ def prune(
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
     settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
-    if plan.base_checksum != fingerprint(model):
-        raise RunError("the plan was made for other weights; search this network again")
-    if loader is None:
-        if importance == "dual_taylor":
-            raise UsageError("dual_taylor needs calibration batches; pass a loader")
-        loader, dual_needed = [], False
-    else:
-        dual_needed = importance == "dual_taylor"
+    get_criterion(importance)
+    check_plan(model, plan)
+    uses_data = importance not in DATA_FREE
+    if loader is None and uses_data:
+        raise UsageError(f"{importance} needs calibration batches; pass a loader")
     calibration = calibrate(
-        model, loader, dual, settings, device, seed, progress, [], fit=dual_needed
+        model, loader or [], dual, settings, device, seed, progress, fit=uses_data
     )
     return cut_by_plan(model, calibration, plan, importance)
 
@@ -207,7 +204,7 @@ def compress(
     min_width: int = 4,
     patches: int = 64,
     dual_weight: float = 0.1,
-    dual_steps: int = 200,
+    dual_steps: int = 50,
     finetune_settings: FinetuneSettings | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,

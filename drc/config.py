@@ -53,7 +53,7 @@ class SearchSettings(Settings):
         patches: calibration crops.
         patch: LR side of a crop, in pixels.
         dual_weight: lambda of the dual regression loss.
-        dual_steps: steps to fit a dual model when none is given.
+        dual_steps: steps to refine the dual model that is fitted when none is given.
     """
 
     strategy: str = "allocate"
@@ -64,7 +64,7 @@ class SearchSettings(Settings):
     patches: Positive = 64
     patch: Annotated[int, Field(ge=8)] = 32
     dual_weight: Weight = 0.1
-    dual_steps: Positive = 200
+    dual_steps: Annotated[int, Field(ge=0)] = 50
 
 
 class PruneSettings(Settings):

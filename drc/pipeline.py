@@ -13,7 +13,7 @@ from torch import nn
 from drc.artifacts.plan import Budget, GroupWidth, Plan, fingerprint, first_problem
 from drc.config import SearchSettings
 from drc.data.batches import BatchReader
-from drc.errors import ModelError, UsageError
+from drc.errors import ModelError, RunError, UsageError
 from drc.evaluation.complexity import macs_per_weight
 from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph
@@ -40,11 +40,14 @@ def calibrate(
     settings: SearchSettings,
     device: str | torch.device,
     seed: int,
-    progress: Progress | None,
-    notes: list[str],
+    progress: Progress | None = None,
+    notes: list[str] | None = None,
     fit: bool = True,
 ) -> Calibration:
-    """Trace a copy of the network and bring data and dual model together."""
+    """Trace a copy of the network and bring data and dual model together.
+
+    Without a dual model one is fitted first, unless `fit` is off; `notes` then says so.
+    """
     where = resolve_device(device)
     seed_everything(seed)
     traits = get_traits(model)
@@ -54,10 +57,11 @@ def calibrate(
             reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
             device=where, progress=progress,
         )  # fmt: skip
-        notes.append(
-            f"no trained dual model was given: one was fitted on the calibration data "
-            f"in {settings.dual_steps} steps"
-        )
+        if notes is not None:
+            notes.append(
+                "no trained dual model was given: one was fitted on the calibration data "
+                f"in {settings.dual_steps} steps"
+            )
     twin = copy.deepcopy(model).to(where).eval()
     return Calibration(
         model=twin,
@@ -112,11 +116,23 @@ def plan_widths(
 def cut_by_plan(
     model: nn.Module, calibration: Calibration, plan: Plan, importance: str
 ) -> nn.Module:
-    """Rank the channels and cut those the plan has no room for. Raises ModelError."""
+    """Rank the channels and cut those the plan has no room for.
+
+    Raises:
+        RunError: the plan belongs to other weights.
+        ModelError: the plan's groups are not the network's.
+    """
+    check_plan(model, plan)
     _check_groups(calibration.graph, plan)
     scores = score(importance, calibration)
     keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
     return cut(model, calibration.graph, keep).eval()
+
+
+def check_plan(model: nn.Module, plan: Plan) -> None:
+    """Raise RunError unless `plan` was made for these very weights."""
+    if plan.base_checksum != fingerprint(model):
+        raise RunError("the plan was made for other weights; search this network again")
 
 
 def _check_groups(graph: ChannelGraph, plan: Plan) -> None:

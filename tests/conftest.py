@@ -11,7 +11,7 @@ from helpers.cli import finished_run, work
 
 __all__ = ["finished_run", "work"]  # fixtures
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ def test_impossible_keep_sets_are_refused(keep: dict[str, list[int]]) -> None:
 def test_a_cut_of_another_network_is_refused() -> None:
     with pytest.raises(ModelError, match=r"body\.0\.weight, which this Plain lacks"):
         apply_cut(Plain(), Cut({"body.0.weight": {0: [0]}}))
-    with pytest.raises(ModelError, match="keeps index 9 of dimension 0 of head.weight"):
+    with pytest.raises(ModelError, match=r"keeps index 9 of dimension 0 of head\.weight"):
         apply_cut(Plain(), Cut({"head.weight": {0: [9]}}))
 
 

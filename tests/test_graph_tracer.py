@@ -115,26 +115,18 @@ class Assembled(nn.Module):
 
     def __init__(self, kinds: list[str], width: int) -> None:
         super().__init__()
-        self.kinds = kinds
-        self.head, self.layers = conv(3, width), nn.ModuleList()
-        for kind in kinds:
-            inner = width + 3
-            self.layers.append(
-                {
-                    "residual": lambda: nn.Sequential(
-                        conv(width, inner), nn.ReLU(), conv(inner, width)
-                    ),
-                    "concat": lambda: conv(2 * width, width),
-                    "depthwise": lambda: conv(width, width, groups=width),
-                    "attention": lambda: nn.Sequential(
-                        conv(width, 4, 1), nn.SiLU(), conv(4, width, 1)
-                    ),
-                    "gate": lambda: conv(width, 2 * width),
-                    "norm": lambda: nn.BatchNorm2d(width),
-                    "shuffle": lambda: conv(width, 4 * width),
-                }[kind]()
-            )
-        self.tail = conv(width, 12)
+        self.kinds, inner = kinds, width + 3
+        self.head, self.tail = conv(3, width), conv(width, 12)
+        make = {
+            "residual": lambda: nn.Sequential(conv(width, inner), nn.ReLU(), conv(inner, width)),
+            "concat": lambda: conv(2 * width, width),
+            "depthwise": lambda: conv(width, width, groups=width),
+            "attention": lambda: nn.Sequential(conv(width, 4, 1), nn.SiLU(), conv(4, width, 1)),
+            "gate": lambda: conv(width, 2 * width),
+            "norm": lambda: nn.BatchNorm2d(width),
+            "shuffle": lambda: conv(width, 4 * width),
+        }
+        self.layers = nn.ModuleList(make[kind]() for kind in kinds)
 
     def forward(self, x: Tensor) -> Tensor:
         first = x = self.head(x)

@@ -20,7 +20,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.folders import ImagePair, find_pairs
 from drc.errors import DrcError, RunError
 from drc.evaluation.benchmark import BUNDLED
-from drc.importance.base import get_criterion
+from drc.importance.base import Calibration, get_criterion
 from drc.models.registry import get_preset
 from drc.models.weights import create_model, load_dual, locate
 from drc.runtime import resolve_device, seed_everything
@@ -35,12 +35,15 @@ class Session:
         settings: of this run.
         display: where logs and progress go.
         command: what the user typed, such as `drc prune`.
+        folder: the run folder, once it is made.
+        calibration: set by the first step that needs it.
     """
 
     settings: RunSettings
     display: Display
     command: str
     folder: RunFolder | None = None
+    calibration: Calibration | None = None
 
     @property
     def run(self) -> RunFolder:

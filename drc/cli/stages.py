@@ -18,10 +18,12 @@ from drc.cli.story import calibration_in_words, provenance, recovery_in_words, t
 from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.errors import RunError
+from drc.importance.base import Calibration
 from drc.models.dual import DualModel
 from drc.models.registry import get_preset
 from drc.models.traits import get_traits
 from drc.models.weights import load_dual, locate_dual
+from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
 from drc.report.schema import Report
@@ -39,24 +41,9 @@ def run_search(session: Session) -> Plan:
     """
     settings, run = session.settings, session.run
     with session.step("search") as facts:
-        dual = _dual(session, facts)
-        plan = api.search(
-            session.dense,
-            _calibration(session),
-            ratio=settings.search.ratio,
-            budget=settings.search.budget,
-            strategy=settings.search.strategy,
-            dual=dual,
-            round_to=settings.search.round_to,
-            min_width=settings.search.min_width,
-            patches=settings.search.patches,
-            dual_weight=settings.search.dual_weight,
-            dual_steps=settings.search.dual_steps,
-            device=settings.device,
-            seed=settings.seed,
-            progress=session.display,
-        )
-        plan = plan.model_copy(update={"notes": [*plan.notes, f"dual model: {facts['dual']}"]})
+        calibration = _calibration(session, facts)
+        notes = [f"dual model: {facts['dual']}"]
+        plan = plan_widths(session.dense, calibration, settings.search, notes)
         plan.save(run.plan_path)
         facts.update(strategy=plan.strategy, calibration=calibration_in_words(session))
     return plan
@@ -78,18 +65,8 @@ def run_prune(session: Session) -> nn.Module:
                 "start another run with `drc search`"
             )
     with session.step("prune") as facts:
-        pruned = api.prune(
-            session.dense,
-            plan,
-            _calibration(session),
-            importance=settings.prune.importance,
-            dual=_dual(session, facts),
-            patches=settings.search.patches,
-            dual_weight=settings.search.dual_weight,
-            device=settings.device,
-            seed=settings.seed,
-            progress=session.display,
-        )
+        calibration = _calibration(session, facts)
+        pruned = cut_by_plan(session.dense, calibration, plan, settings.prune.importance)
         save(pruned, run.pruned_path, provenance(session, "prune"))
         facts.update(importance=settings.prune.importance)
     return pruned
@@ -190,7 +167,22 @@ def run_all(session: Session, resume: bool = False) -> Report:
     return run_report(session)
 
 
-def _calibration(session: Session) -> Iterable[Any]:
+def _calibration(session: Session, facts: dict[str, Any]) -> Calibration:
+    """Network, groups, data and dual model; the steps of one command share it and its scores."""
+    if session.calibration is None:
+        session.calibration = calibrate(
+            session.dense,
+            _crops(session),
+            _dual(session, facts),
+            session.settings.search,
+            session.settings.device,
+            session.settings.seed,
+            session.display,
+        )
+    return session.calibration
+
+
+def _crops(session: Session) -> Iterable[Any]:
     settings = session.settings
     batch = min(_CALIBRATION_BATCH, settings.search.patches)
     return crop_loader(
@@ -220,7 +212,7 @@ def _dual(session: Session, facts: dict[str, Any]) -> DualModel:
         session.display.log("no trained dual model is given: fitting one on the calibration data")
         value_range = get_traits(session.dense).value_range
         dual = fit_dual(
-            BatchReader(_calibration(session), settings.scale, value_range, "cpu"),
+            BatchReader(_crops(session), settings.scale, value_range, "cpu"),
             settings.scale,
             value_range,
             steps=settings.search.dual_steps,

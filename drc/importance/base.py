@@ -55,11 +55,16 @@ Criterion = Callable[[Calibration], Scores]
 
 _CRITERIA: dict[str, Criterion] = {}
 
+DATA_FREE: set[str] = set()
+"""Names of the criteria that look at no images."""
 
-def register(name: str) -> Callable[[Criterion], Criterion]:
+
+def register(name: str, data_free: bool = False) -> Callable[[Criterion], Criterion]:
     """Register the decorated criterion under the name users type."""
 
     def add(criterion: Criterion) -> Criterion:
+        if data_free:
+            DATA_FREE.add(name)
         if name in _CRITERIA:
             raise ValueError(f"a criterion named {name!r} is already registered")
         _CRITERIA[name] = criterion

@@ -8,7 +8,7 @@ from drc.graph.groups import Group
 from drc.importance.base import Calibration, Scores, register
 
 
-@register("l1")
+@register("l1", data_free=True)
 def l1(calibration: Calibration) -> Scores:
     """Mean absolute weight over the slices that write each atom, biases left out."""
     parameters = dict(calibration.model.named_parameters())

@@ -7,7 +7,7 @@ import numpy as np
 from drc.importance.base import Calibration, Scores, register
 
 
-@register("random")
+@register("random", data_free=True)
 def random(calibration: Calibration) -> Scores:
     """Uniform numbers from the calibration seed."""
     generator = np.random.default_rng(calibration.seed)
