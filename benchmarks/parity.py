@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,18 +19,7 @@ from common import shared_folder, write_result
 import drc
 from drc.models.dual import DownStep
 
-PUBLISHED = {  # parameters, MACs in G
-    ("drn_s", 4): (4_804_065, 109.81),
-    ("drn_l", 4): (9_825_893, 224.59),
-    ("drn_s30", 4): (3_116_637, 72.12),
-    ("drn_s50", 4): (2_267_417, 52.96),
-    ("drn_s70", 4): (1_427_545, 32.71),
-    ("drn_s", 8): (5_403_000, 197.66),
-    ("drn_l", 8): (10_004_018, 365.97),
-    ("drn_s30", 8): (3_490_832, 123.65),
-    ("drn_s50", 8): (2_548_420, 94.10),
-    ("drn_s70", 8): (1_572_288, 53.26),
-}
+PUBLISHED = Path(__file__).resolve().parents[1] / "tests" / "data" / "published_drn.json"
 
 
 def main() -> None:
@@ -39,18 +29,19 @@ def main() -> None:
         "drn_dual_x2": parity("drn_dual_x2", DownStep(3, 16, 3)),
     }
     table = {}
-    for (name, scale), (params, macs) in PUBLISHED.items():
-        counted = drc.complexity(drc.create_model(name, scale=scale))
-        table[f"{name}_x{scale}"] = {
+    for key, published in json.loads(PUBLISHED.read_text()).items():
+        name, _, scale = key.rpartition("_x")
+        counted = drc.complexity(drc.create_model(name, scale=int(scale)))
+        table[key] = {
             "params": counted.params,
-            "params_difference": counted.params - params,
+            "params_difference": counted.params - published["params"],
             "macs": counted.macs,
-            "macs_g_published": macs,
-            "macs_g_difference": round(counted.macs / 1e9, 2) - macs,
+            "macs_g_published": published["macs_g"],
+            "macs_g_difference": round(counted.macs / 1e9 - published["macs_g"], 2),
             "counter": counted.counter,
             "thop_macs": counted.thop_macs,
         }
-        print(f"{name} x{scale}: {counted.params:,} parameters, {counted.macs / 1e9:.2f} G MACs")
+        print(f"{key}: {counted.params:,} parameters, {counted.macs / 1e9:.2f} G MACs")
     write_result("parity", {"outputs": outputs, "complexity": table})
 
 

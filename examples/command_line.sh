@@ -3,6 +3,8 @@
 #
 #     bash examples/command_line.sh [--steps N]
 #
+# `drc` must be on the PATH: activate the environment that it is installed in.
+#
 # Every command after `drc search` reads the newest run folder under runs/, or the one of --run.
 # `drc compress` does all four in one go.
 set -euo pipefail

@@ -31,12 +31,7 @@ WORKER = Path(__file__).with_name("training_worker.py")
 PATIENCE = 120  # seconds
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from drc.runtime import eval_mode
+
 
 @contextmanager
 def borrowed(model: nn.Module, device: torch.device | None = None) -> Iterator[nn.Module]:
@@ -15,18 +17,14 @@ def borrowed(model: nn.Module, device: torch.device | None = None) -> Iterator[n
 
     Afterwards each of its modules has its own mode again, and the network its device.
     """
-    modes = {module: module.training for module in model.modules()}
     tensor = next(model.parameters(), None)
     home = tensor.device if tensor is not None else None
     try:
-        model.eval()
         if device is not None:
             model.to(device)
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             yield model
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         if device is not None and home is not None:
             model.to(home)
 

@@ -79,7 +79,9 @@ def mask(model: nn.Module, graph: ChannelGraph, keep: KeepSets) -> nn.Module:
         for name, dims in _removed(graph, keep).items():
             for dim, indices in dims.items():
                 if name in parameters:
-                    parameters[name].index_fill_(dim, torch.tensor(sorted(indices)), 0.0)
+                    weight = parameters[name]
+                    gone = torch.tensor(sorted(indices), device=weight.device)
+                    weight.index_fill_(dim, gone, 0.0)
     return masked
 
 

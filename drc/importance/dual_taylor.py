@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from drc.errors import TrainingError
 from drc.graph.groups import Group, Slice
 from drc.importance.base import Calibration, Scores, register
+from drc.runtime import eval_mode
 from drc.training.losses import dual_regression_loss
 
 
@@ -40,38 +41,40 @@ def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
     Raises:
         TrainingError: the loss is not finite.
     """
-    model = calibration.model
-    was_training = model.training
+    model, groups = calibration.model, calibration.graph.groups
     required = {name: p.requires_grad for name, p in model.named_parameters()}
     parameters = dict(model.named_parameters())
-    readers = [gate_slices(group) for group in calibration.graph.groups]
+    readers = [gate_slices(group) for group in groups]
     needed = sorted({part.tensor for slices in readers for part in slices} & parameters.keys())
-    model.eval()
+    tensors = [parameters[name] for name in needed]
     try:
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in needed)
         for done, (lr, hr) in enumerate(single_crops(calibration)):
-            loss = dual_regression_loss(
-                model(lr), lr, hr, calibration.dual, calibration.value_range,
-                calibration.dual_weight,
-            )  # fmt: skip
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    "the dual regression loss is not finite on the calibration data"
-                )
-            tensors = [parameters[name] for name in needed]
-            found = torch.autograd.grad(loss, tensors, allow_unused=True)
+            with eval_mode(model):
+                loss = _loss(calibration, lr, hr)
+                found = torch.autograd.grad(loss, tensors, allow_unused=True)
             pulls = _pulls(needed, tensors, found, readers)
-            yield [
-                _per_atom(group, s, pulls)
-                for group, s in zip(calibration.graph.groups, readers, strict=True)
-            ]
+            yield [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
             if calibration.progress:
                 calibration.progress("sensitivity", done + 1, calibration.patches, {})
     finally:
         for name, parameter in parameters.items():
             parameter.requires_grad_(required[name])
-        model.train(was_training)
+
+
+def _loss(calibration: Calibration, lr: Tensor, hr: Tensor) -> Tensor:
+    loss = dual_regression_loss(
+        calibration.model(lr),
+        lr,
+        hr,
+        calibration.dual,
+        calibration.value_range,
+        calibration.dual_weight,
+    )
+    if not torch.isfinite(loss):
+        raise TrainingError("the dual regression loss is not finite on the calibration data")
+    return loss
 
 
 def gate_slices(group: Group) -> list[Slice]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from drc.errors import ModelError
+from drc.runtime import eval_mode
 
 ATTRIBUTE = "drc_traits"
 
@@ -60,18 +61,14 @@ def final_output(outputs: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 def _measure_scale(model: nn.Module, value_range: float) -> int:
     tensor = next(model.parameters(), torch.zeros(()))
     lr = torch.rand(1, 3, 48, 48, device=tensor.device, dtype=tensor.dtype) * value_range
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             sr = final_output(model(lr))
     except Exception as error:
         raise ModelError(
             f"the network does not run on a 1x3x48x48 image ({type(error).__name__}: {error}); "
             "drc needs a module that maps an LR image batch to an SR image batch"
         ) from error
-    finally:
-        model.train(was_training)
     height, width = sr.shape[-2:]
     if height % 48 or width % 48 or height != width:
         raise ModelError(

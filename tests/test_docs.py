@@ -1,0 +1,239 @@
+"""The documentation says what is true: names, options, settings, fields, links and code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
+
+import drc
+from drc.artifacts.checkpoint import Header
+from drc.artifacts.plan import Plan
+from drc.cli.app import app
+from drc.cli.options import _PLACES as PLACES
+from drc.config import RunSettings, load_settings
+from drc.report.schema import Report
+from drc.training.objective import TERMS
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+COMMANDS = typer.main.get_command(app).commands
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    """The text under a heading, up to the next heading of the same or a higher level."""
+    level = heading.split()[0]
+    text = page(name).partition(f"\n{heading}\n")[2]
+    assert text, f"{name} has no heading {heading!r}"
+    return re.split(rf"^#{{1,{len(level)}}} ", text, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row, without headings and rulers."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in cells if row[0].startswith("`")]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def code(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)
+
+
+def options_of(command: str) -> set[str]:
+    """The long options of a command, from the command line itself."""
+    found = (o for parameter in COMMANDS[command].params for o in parameter.opts)
+    return {option for option in found if option.startswith("--")}
+
+
+def documented() -> dict[str, tuple[str, list[str], set[str]]]:
+    """Option -> its default, its settings, and the commands that take it, as documented."""
+    table = rows(section("commands.md", "## Options"))
+    return {
+        names(option)[0]: (default, names(setting), set(commands.split(", ")))
+        for option, default, setting, commands, _ in table
+    }
+
+
+def test_every_command_is_documented_and_exists():
+    listed = {names(row[0])[0] for row in rows(page("commands.md").split("\n## ")[0])}
+    assert listed == {f"drc {name}" for name in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_those_of_the_command(command):
+    listed = {option for option, (_, _, commands) in documented().items() if command in commands}
+    assert listed == options_of(command)
+
+
+def test_options_land_in_the_settings_named_and_have_the_defaults_named():
+    for option, (default, settings, _) in documented().items():
+        assert tuple(settings) == PLACES.get(option.removeprefix("--").replace("-", "_"), ())
+        for setting in settings:
+            value = setting_defaults()[setting]
+            if value is not None:
+                assert default == str(value), option
+
+
+def test_settings_without_an_option_are_those_listed():
+    table = rows(section("commands.md", "## Settings files"))
+    listed = {names(row[0])[0]: yaml.safe_load(row[1]) for row in table}
+    have_options = {place for places in PLACES.values() for place in places}
+    expected = {k: v for k, v in setting_defaults().items() if k not in have_options}
+    assert listed == {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
+
+
+def setting_defaults() -> dict[str, object]:
+    """Dotted name -> default of every setting."""
+    return dict(_leaves(RunSettings(model="drn_s").model_dump()))
+
+
+def _leaves(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, None if prefix + key == "model" else value
+
+
+def test_settings_example_is_accepted(tmp_path):
+    (example,) = code("commands.md", "yaml")
+    path = tmp_path / "settings.yaml"
+    path.write_text(example)
+    given = yaml.safe_load(example)
+    assert load_settings(path, {}).finetune.steps == given["finetune"]["steps"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_in_the_text_exist(path):
+    text = path.read_text("utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`(drc [^`]*)`", text)
+    for line in lines:
+        match = re.search(r"\bdrc ([a-z]+)(.*)", line)
+        if match is None:
+            continue
+        known = options_of(match[1])
+        used = {word for word in shlex.split(match[2]) if word.startswith("--")}
+        assert used <= known, line
+
+
+def test_exit_codes_are_those_of_the_command():
+    listed = {row.split("|")[1].strip() for row in section("commands.md", "## Exit codes").split("\n")
+              if re.match(r"\| \d+ ", row)}  # fmt: skip
+    epilog = typer.main.get_command(app).epilog
+    assert listed == set(re.findall(r"\d+", epilog))
+
+
+def test_every_public_name_is_documented_with_its_arguments():
+    text = page("python.md")
+    headings = set(re.findall(r"^### drc\.(\S+)$", text, re.MULTILINE))
+    assert {name.replace("\\", "") for name in headings} == set(drc.__all__)
+    for name in drc.__all__:
+        value = getattr(drc, name)
+        if not inspect.isfunction(value):
+            continue
+        (signature,) = re.findall(rf"^drc\.{name}\((.*?)\) -> ", text, re.DOTALL | re.MULTILINE)
+        listed = [part.strip() for part in re.split(r",\s+(?![^(]*\))", signature)]
+        expected = []
+        for parameter in inspect.signature(value).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and "*" not in expected:
+                expected.append("*")
+            bare = parameter.replace(annotation=parameter.empty)
+            expected.append(str(bare).replace("'", '"'))
+        assert [part for part in listed if part] == expected, name
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of a file's fields; the nested ones of a list have [] before the dot."""
+    for name, info in model.model_fields.items():
+        inner = re.search(r"(?:list\[)?([\w.]*\.)?(\w+)", str(info.annotation))
+        parts = [a for a in (info.annotation, *_arguments(info.annotation)) if _is_model(a)]
+        if not parts:
+            yield prefix + name
+            continue
+        assert inner is not None
+        if "None" in str(info.annotation):
+            yield prefix + name
+        listed = "[]" if str(info.annotation).startswith("list[") else ""
+        yield from fields(parts[0], f"{prefix}{name}{listed}.")
+
+
+def _arguments(annotation: object) -> tuple[object, ...]:
+    return getattr(annotation, "__args__", ())
+
+
+def _is_model(annotation: object) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("## report.json", set(fields(Report))),
+        ("## pruned.safetensors and finetuned.safetensors", set(fields(Header))),
+        ("## metrics.jsonl", {"step", *TERMS, "lr", "seconds"}),
+    ],
+)
+def test_fields_of_files_are_those_listed(heading, expected):
+    listed = [name for row in rows(section("artifacts.md", heading)) for name in names(row[0])]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_fields_of_a_plan_are_those_listed():
+    expected = {name.replace("groups.", "groups") for name in fields(Plan)}
+    listed = {
+        name for row in rows(section("artifacts.md", "## plan.yaml")) for name in names(row[0])
+    }
+    assert listed == {name for name in expected if not name.startswith("groups")} | {"groups"}
+
+
+def test_files_of_a_run_are_those_listed(finished_run):
+    table = rows(page("artifacts.md").split("\n## ")[0])
+    listed = {name for row in table for name in names(row[0])}
+    assert listed == {path.name for path in finished_run.run.iterdir()}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        place = path.parent / file if file else path
+        assert place.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, target
+
+
+def test_python_on_the_pages_runs(tmp_path):
+    """All of it in one process, each piece with names of its own."""
+    pieces = [(path.name, piece) for path in PAGES for piece in code(path.name, "python")]
+    assert len(pieces) >= 7
+    for number, (_, piece) in enumerate(pieces):
+        (tmp_path / f"piece{number}.py").write_text(piece)
+    program = f"import runpy\nfor n in range({len(pieces)}): runpy.run_path(f'piece{{n}}.py')\n"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr

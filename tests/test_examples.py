@@ -1,0 +1,48 @@
+"""Every script in examples/ runs as a reader would run it, with few steps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(p for p in (ROOT / "examples").iterdir() if p.suffix in (".py", ".sh"))
+
+# What a script prints when it has done what it is for; every script has an entry.
+PRINTS = {
+    "command_line.sh": ("plan.yaml", "params after", "after recovery", "report.json"),
+    "compress_from_python.py": ("parameters: 384,361 -> ", "loaded network gives", "image: True"),
+    "compress_your_own_network.py": ("blocks.0.0: ", "restored network gives", "image: True"),
+    "read_a_report.py": ("drn_tiny x4", "latency_ms", "recovered: True", "finetune: "),
+    "step_by_step.py": ("recovered: ", "plan.yaml, recovered.safetensors"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_example(script, tmp_path):
+    interpreter = "bash" if script.suffix == ".sh" else sys.executable
+    # The command belongs to this Python, whatever else is installed; nothing is to be downloaded.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    nowhere = "http://127.0.0.1:9"
+    environment = {"PATH": path, "TMPDIR": str(tmp_path), "TORCH_HOME": str(tmp_path / "hub")}
+    result = subprocess.run(
+        [interpreter, str(script), "--steps", "2"],
+        cwd=tmp_path,
+        env={**os.environ, **environment, "http_proxy": nowhere, "https_proxy": nowhere},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    for text in PRINTS[script.name]:
+        assert text in result.stdout
+
+
+def test_every_example_is_listed_in_the_documentation():
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    for script in SCRIPTS:
+        assert f"../examples/{script.name}" in index
