@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from drc.artifacts.plan import Budget, GroupWidth, Plan, fingerprint, first_problem
+from drc.artifacts.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
 from drc.config import SearchSettings
 from drc.data.batches import BatchReader
 from drc.errors import ModelError, RunError, UsageError
@@ -110,6 +110,9 @@ def plan_widths(
         ),
         seed=calibration.seed,
         notes=notes,
+        frozen=[
+            FrozenChannels(name=f.name, channels=f.size, reason=f.reason) for f in graph.frozen
+        ],
     )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 import typer
@@ -21,11 +22,15 @@ from drc.artifacts.plan import Plan
 from drc.cli.app import app
 from drc.cli.options import _PLACES as PLACES
 from drc.config import RunSettings, load_settings
+from drc.importance.base import list_criteria
 from drc.report.schema import Report
+from drc.strategies.base import list_strategies
 from drc.training.objective import TERMS
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [ROOT / "README.md", *PAGES]
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -120,26 +125,41 @@ def test_settings_example_is_accepted(tmp_path):
     assert load_settings(path, {}).finetune.steps == given["finetune"]["steps"]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_commands_in_the_text_exist(path):
     text = path.read_text("utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`(drc [^`]*)`", text)
     for line in lines:
-        match = re.search(r"\bdrc ([a-z]+)(.*)", line)
-        if match is None:
+        match = re.search(r"\bdrc ([a-z]+)(?!\S)(.*)", line)
+        if match is None or match[1] == "has":  # `drc has no rule for ...` is a message
             continue
-        known = options_of(match[1])
         used = {word for word in shlex.split(match[2]) if word.startswith("--")}
-        assert used <= known, line
+        assert used <= options_of(match[1]), line
 
 
 def test_exit_codes_are_those_of_the_command():
-    listed = {row.split("|")[1].strip() for row in section("commands.md", "## Exit codes").split("\n")
-              if re.match(r"\| \d+ ", row)}  # fmt: skip
-    epilog = typer.main.get_command(app).epilog
-    assert listed == set(re.findall(r"\d+", epilog))
+    table = section("commands.md", "## Exit codes")
+    listed = set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
+    assert listed == set(re.findall(r"\d+", str(typer.main.get_command(app).epilog)))
+
+
+def test_names_of_strategies_and_criteria_are_those_registered():
+    meaning = {
+        names(row[0])[0]: names(row[4]) for row in rows(section("commands.md", "## Options"))
+    }
+    assert meaning["--strategy"] == list_strategies()
+    assert meaning["--importance"] == list_criteria()
+
+
+def test_reasons_for_freezing_are_those_given():
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "drc" / "graph").rglob("*.py"))
+    table = rows(section("concepts.md", "### What stays frozen, and why"))
+    reasons = [reason for row in table for reason in names(row[0])]
+    assert len(reasons) > 10
+    for reason in reasons:
+        assert max(reason.split("..."), key=len).strip() in source
 
 
 def test_every_public_name_is_documented_with_its_arguments():
@@ -162,32 +182,22 @@ def test_every_public_name_is_documented_with_its_arguments():
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of a file's fields; the nested ones of a list have [] before the dot."""
+    """Dotted names of the fields of a file; entries of a list have [] before the dot."""
     for name, info in model.model_fields.items():
-        inner = re.search(r"(?:list\[)?([\w.]*\.)?(\w+)", str(info.annotation))
-        parts = [a for a in (info.annotation, *_arguments(info.annotation)) if _is_model(a)]
-        if not parts:
+        kinds = (info.annotation, *get_args(info.annotation))
+        nested = [k for k in kinds if inspect.isclass(k) and issubclass(k, BaseModel)]
+        if not nested or get_origin(info.annotation) is dict or type(None) in kinds:
             yield prefix + name
-            continue
-        assert inner is not None
-        if "None" in str(info.annotation):
-            yield prefix + name
-        listed = "[]" if str(info.annotation).startswith("list[") else ""
-        yield from fields(parts[0], f"{prefix}{name}{listed}.")
-
-
-def _arguments(annotation: object) -> tuple[object, ...]:
-    return getattr(annotation, "__args__", ())
-
-
-def _is_model(annotation: object) -> bool:
-    return inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+        if nested and get_origin(info.annotation) is not dict:
+            entries = "[]" if get_origin(info.annotation) is list else ""
+            yield from fields(nested[0], f"{prefix}{name}{entries}.")
 
 
 @pytest.mark.parametrize(
     ("heading", "expected"),
     [
         ("## report.json", set(fields(Report))),
+        ("## plan.yaml", set(fields(Plan))),
         ("## pruned.safetensors and finetuned.safetensors", set(fields(Header))),
         ("## metrics.jsonl", {"step", *TERMS, "lr", "seconds"}),
     ],
@@ -197,21 +207,13 @@ def test_fields_of_files_are_those_listed(heading, expected):
     assert sorted(listed) == sorted(expected)
 
 
-def test_fields_of_a_plan_are_those_listed():
-    expected = {name.replace("groups.", "groups") for name in fields(Plan)}
-    listed = {
-        name for row in rows(section("artifacts.md", "## plan.yaml")) for name in names(row[0])
-    }
-    assert listed == {name for name in expected if not name.startswith("groups")} | {"groups"}
-
-
 def test_files_of_a_run_are_those_listed(finished_run):
     table = rows(page("artifacts.md").split("\n## ")[0])
     listed = {name for row in table for name in names(row[0])}
     assert listed == {path.name for path in finished_run.run.iterdir()}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_links_lead_somewhere(path):
     text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)]+)\)", text):

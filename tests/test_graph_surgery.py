@@ -6,14 +6,7 @@ import json
 
 import pytest
 import torch
-from torch import nn
-
-from drc.errors import ModelError
-from drc.graph.cost import CostModel
-from drc.graph.surgery import Cut, apply_cut, cut, get_cut
-from drc.graph.trace import trace
-from drc.models.registry import build
-from tests.helpers.networks import (
+from helpers.networks import (
     REMOVABLE,
     Depthwise,
     Grouped,
@@ -23,6 +16,13 @@ from tests.helpers.networks import (
     Tokens,
     Transposed,
 )
+from torch import nn
+
+from drc.errors import ModelError
+from drc.graph.cost import CostModel
+from drc.graph.surgery import Cut, apply_cut, cut, get_cut
+from drc.graph.trace import trace
+from drc.models.registry import build
 
 IMAGE = torch.rand(1, 3, 9, 11)
 

@@ -6,6 +6,15 @@ import copy
 
 import pytest
 import torch
+from helpers.networks import (
+    REMOVABLE,
+    GroupNormed,
+    HardCoded,
+    Plain,
+    Residual,
+    Unknown,
+    conv,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,15 +25,6 @@ from drc.graph.surgery import cut
 from drc.graph.trace import trace
 from drc.graph.verify import compare
 from drc.models.registry import build
-from tests.helpers.networks import (
-    REMOVABLE,
-    GroupNormed,
-    HardCoded,
-    Plain,
-    Residual,
-    Unknown,
-    conv,
-)
 
 IMAGE = torch.rand(2, 3, 12, 10)
 

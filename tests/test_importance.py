@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.networks import Depthwise, Residual, Shuffled
 from torch import nn
 
 from drc.errors import UsageError
@@ -14,7 +15,6 @@ from drc.importance.dual_taylor import gate_gradients
 from drc.models.dual import DualModel
 from drc.models.registry import build
 from drc.training.losses import dual_regression_loss
-from tests.helpers.networks import Depthwise, Residual, Shuffled
 
 
 class TwoChannels(nn.Module):

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.networks import Residual, conv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,7 +20,6 @@ from drc.models.registry import build
 from drc.strategies.allocate import width_losses
 from drc.strategies.allocation import knapsack
 from drc.strategies.base import TOLERANCE, Problem, list_strategies, solve, width_options
-from tests.helpers.networks import Residual, conv
 
 
 def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) -> Problem:

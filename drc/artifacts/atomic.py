@@ -85,7 +85,7 @@ def write_yaml(path: Path | str, content: Any) -> None:
 def dump_yaml(content: Any) -> str:
     """Plain types as YAML text, innermost lists and mappings on one line."""
     return yaml.safe_dump(
-        content, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
+        content, sort_keys=False, default_flow_style=None, allow_unicode=False, width=100
     )
 
 

@@ -35,6 +35,14 @@ class GroupWidth(_Strict):
         return self
 
 
+class FrozenChannels(_Strict):
+    """Channels that stay whole, and why."""
+
+    name: str
+    channels: int = Field(ge=1)
+    reason: str
+
+
 class Budget(_Strict):
     """What the plan had to meet, in parameters or in multiply-adds.
 
@@ -68,6 +76,7 @@ class Plan(_Strict):
         budget: what the plan meets.
         seed: the seed of the search.
         notes: what a reader should know, one sentence each.
+        frozen: the channels that no plan can remove.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
@@ -79,6 +88,7 @@ class Plan(_Strict):
     budget: Budget
     seed: int
     notes: list[str] = Field(default_factory=list)
+    frozen: list[FrozenChannels] = Field(default_factory=list)
 
     def save(self, path: Path | str) -> None:
         """Write the plan as YAML, atomically. Raises RunError when the system refuses."""

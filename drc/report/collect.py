@@ -239,6 +239,7 @@ def _summary(plan: Plan, importance: str) -> PlanSummary:
         limit=plan.budget.limit,
         predicted=plan.budget.predicted,
         groups={name: (group.keep, group.of) for name, group in plan.groups.items()},
+        frozen=plan.frozen,
     )
 
 

@@ -26,6 +26,8 @@ def to_markdown(report: Report) -> str:
     if steps:
         sections += ["## Time", _table(("step", "time"), steps)]
     sections += ["## Widths", _widths(report)]
+    if report.plan.frozen:
+        sections += ["## Channels that stay", _frozen(report)]
     if report.files:
         sections += ["## Files", "\n".join(f"- {n}: `{p}`" for n, p in report.files.items())]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -56,6 +58,13 @@ def _widths(report: Report) -> str:
     return _table(
         ("group", "kept", "of"),
         ((name, str(kept), str(of)) for name, (kept, of) in report.plan.groups.items()),
+    )
+
+
+def _frozen(report: Report) -> str:
+    return _table(
+        ("channels of", "count", "why"),
+        ((frozen.name, str(frozen.channels), frozen.reason) for frozen in report.plan.frozen),
     )
 
 

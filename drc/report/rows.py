@@ -90,6 +90,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     """What stands behind the figures, as name and sentence."""
     yield "weights", report.weights
     yield "search", f"{report.plan.strategy}, channels ranked by {report.plan.importance}"
+    yield "groups", _groups(report)
     yield "calibration", report.data.calibration
     yield "recovery", report.data.recovery
     names = ", ".join(image.name for image in report.data.images[:6])
@@ -104,6 +105,15 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
             f"median of {conditions.runs} interleaved runs, {conditions.device}, "
             f"{conditions.threads} threads, {conditions.dtype}",
         )
+
+
+def _groups(report: Report) -> str:
+    narrower = sum(keep < of for keep, of in report.plan.groups.values())
+    text = f"{narrower} of {len(report.plan.groups)} channel groups became narrower"
+    stay = ", ".join(f"{f.name} ({f.reason})" for f in report.plan.frozen[:3])
+    more = len(report.plan.frozen) - 3
+    listed = f"{stay}{f' and {more} more' if more > 0 else ''}"
+    return f"{text}; cannot be cut: {listed}" if stay else text
 
 
 def giga(macs: int) -> str:

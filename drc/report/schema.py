@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from drc.artifacts.plan import FrozenChannels
+
 SCHEMA_VERSION = 1
 
 
@@ -89,7 +91,12 @@ class DataUsed(_Part):
 
 
 class PlanSummary(_Part):
-    """The plan that was carried out; `groups` maps a group to [kept, of]."""
+    """The plan that was carried out.
+
+    Attributes:
+        groups: group -> [kept, of].
+        frozen: the channels that no plan can remove, each with its reason.
+    """
 
     strategy: str
     importance: str
@@ -98,6 +105,7 @@ class PlanSummary(_Part):
     limit: int
     predicted: int
     groups: dict[str, tuple[int, int]]
+    frozen: list[FrozenChannels] = Field(default_factory=list)
 
 
 class Report(_Part):
