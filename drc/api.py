@@ -15,13 +15,13 @@ from drc.artifacts.checkpoint import save
 from drc.artifacts.plan import Plan
 from drc.config import FinetuneSettings
 from drc.errors import UsageError
-from drc.importance.base import DATA_FREE, get_criterion
+from drc.importance import base as criteria
 from drc.models.dual import DualModel
 from drc.pipeline import Loader, calibrate, check_plan, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
 from drc.runtime import Progress
-from drc.strategies.base import get_strategy
+from drc.strategies import base as strategies
 from drc.training import loop
 
 Outcome = TypeVar("Outcome")
@@ -85,7 +85,8 @@ def search(
         progress: told about every crop.
 
     Returns:
-        The plan; its predicted cost is within the limit and at most 1 % of it below.
+        The plan; its predicted cost is within the limit, and at most 1 % of it below wherever
+        the widths allow; where they do not, the plan's notes say so.
 
     Raises:
         BudgetError: no widths meet the budget; the message says what can be reached.
@@ -96,7 +97,10 @@ def search(
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
     notes: list[str] = []
-    calibration = calibrate(model, loader, dual, settings, device, seed, progress, notes)
+    uses_data = strategy not in strategies.DATA_FREE
+    calibration = calibrate(
+        model, loader, dual, settings, device, seed, progress, notes, fit=uses_data
+    )
     return plan_widths(model, calibration, settings, notes)
 
 
@@ -131,9 +135,9 @@ def prune(
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
     settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
-    get_criterion(importance)
+    criteria.get_criterion(importance)
     check_plan(model, plan)
-    uses_data = importance not in DATA_FREE
+    uses_data = importance not in criteria.DATA_FREE
     if loader is None and uses_data:
         raise UsageError(f"{importance} needs calibration batches; pass a loader")
     calibration = calibrate(
@@ -152,9 +156,9 @@ def finetune(
     steps: int | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     resume: bool = False,
-    metrics: Path | None = None,
+    metrics: Path | str | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Recover the quality of a pruned network; see `drc.training.loop.finetune`.
@@ -234,7 +238,7 @@ def compress(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
-    get_strategy(strategy), get_criterion(importance)
+    strategies.get_strategy(strategy), criteria.get_criterion(importance)
     if steps < 0:
         raise UsageError(f"steps is {steps}; recovery takes 0 or more")
     notes: list[str] = []

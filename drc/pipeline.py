@@ -23,7 +23,7 @@ from drc.importance.base import Calibration, keep_best, score
 from drc.models.dual import DualModel
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device, seed_everything
-from drc.strategies.base import Problem, solve, width_options
+from drc.strategies.base import TOLERANCE, Problem, solve, width_options
 from drc.training.dual_fit import fit_dual
 
 MACS_LR_SIZE = (96, 96)
@@ -93,6 +93,13 @@ def plan_widths(
         what="MACs" if macs else "parameters",
     )
     widths = solve(settings.strategy, problem)
+    predicted = cost(widths)
+    if predicted < (1 - TOLERANCE) * limit:
+        notes = [
+            *notes,
+            f"no widths come within {TOLERANCE:.0%} of the budget: this plan removes "
+            f"{1 - predicted / before:.1%}",
+        ]
     traits = get_traits(model)
     return Plan(
         model=traits.preset or type(model).__qualname__,
@@ -105,7 +112,7 @@ def plan_widths(
             ratio=settings.ratio,
             before=before,
             limit=limit,
-            predicted=cost(widths),
+            predicted=predicted,
             lr_size=MACS_LR_SIZE if macs else None,
         ),
         seed=calibration.seed,

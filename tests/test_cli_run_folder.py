@@ -128,3 +128,27 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_checkpoint(finished_ru
     assert_one_line(result, 1, "the loss became", "at step 2", kept, "lower the learning rate")
     assert (run / "last.ckpt").is_file()
     assert not (run / "finetuned.safetensors").exists()
+
+
+def test_a_search_that_stopped_after_fitting_its_dual_model_goes_on(finished_run, tmp_path):
+    later = ("plan.yaml", "pruned.safetensors", "finetuned.safetensors", "last.ckpt")
+    run = _copy(finished_run, tmp_path, *later)
+    result = drc("search", "--resume", "--run", run, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (run / "plan.yaml").read_text() == (finished_run.run / "plan.yaml").read_text()
+
+
+def test_resuming_with_other_settings_changes_nothing(finished_run, tmp_path):
+    run = _copy(finished_run, tmp_path)
+    before = (run / "config.yaml").read_bytes()
+    result = drc("finetune", "--resume", "--steps", "9", "--run", run, cwd=tmp_path)
+    assert_one_line(result, 2, "finetune.steps", "drop that option")
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_the_crops_of_recovery_are_not_those_of_the_search(finished_run, tmp_path):
+    run = _copy(finished_run, tmp_path, "finetuned.safetensors", "last.ckpt")
+    result = drc("finetune", "--patch", "8", "--run", run, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = (run / "config.yaml").read_text()
+    assert text.count("patch: 16") == 1 and text.count("patch: 8") == 1

@@ -94,7 +94,7 @@ def test_rows_hold_the_figures_and_their_changes(report):
 def test_text_forms_hold_everything_a_reader_needs(report, render):
     text = render(report)
     for part in (
-        "drn_s x4: 35% of the parameters removed",
+        "of the parameters removed (35% asked)",
         "4,804,065",
         "after recovery",
         "28.50",

@@ -13,7 +13,7 @@ def command(
     data: o.Data = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
-    patch: o.RecoveryPatch = None,
+    recovery_patch: o.RecoveryPatch = None,
     lr: o.LearningRate = None,
     amp: o.Amp = None,
     checkpoint_every: o.CheckpointEvery = None,
@@ -27,14 +27,14 @@ def command(
 ) -> None:
     """Recover the quality, with the dense network as teacher.
 
-    Runs in one process, or in several under `accelerate launch -m drc finetune`.
+    Runs in one process, or in several under `torchrun --nproc-per-node N -m drc finetune`.
 
     Example: drc finetune --steps 1000
     """
     from drc.cli.launch import old_run
     from drc.cli.results import print_step
 
-    with old_run("drc finetune", ctx.params) as session:
+    with old_run("drc finetune", ctx.params, same_settings=resume) as session:
         from drc.cli.stages import run_finetune
 
         if resume and session.finished("finetune"):

@@ -73,6 +73,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "min_width": ("search.min_width",),
     "patches": ("search.patches",),
     "patch": ("search.patch", "finetune.patch"),
+    "recovery_patch": ("finetune.patch",),
     "importance": ("prune.importance",),
     "steps": ("finetune.steps",),
     "batch": ("finetune.batch",),

@@ -200,6 +200,7 @@ def _dual(session: Session, facts: dict[str, Any]) -> DualModel:
     """The dual model of the run: stored, given, shipped, or else fitted; then stored."""
     settings, run = session.settings, session.run
     if run.dual_path.is_file():
+        facts["dual"] = run.read_steps().get("search", {}).get("dual", "stored in the run folder")
         return load_dual(run.dual_path, settings.scale)
     shipped = None
     if settings.weights is None:

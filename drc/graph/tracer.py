@@ -162,7 +162,7 @@ def example_input(model: nn.Module, channels: int = 3) -> Tensor:
     raise ModelError(
         f"the network runs on no {channels}-channel image of {_SIZES[0]} to {_SIZES[-1]} pixels "
         f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-        "pass an example_input that it accepts"
+        "drc needs a module that maps an RGB image batch to an SR image batch"
     ) from error
 
 

@@ -70,9 +70,12 @@ def rows(report: Report) -> Iterator[Row]:
 
 def title(report: Report) -> str:
     """One line that says what was done to which network."""
-    plan = report.plan
-    count = "parameters" if plan.budget == "params" else "MACs"
-    return f"{report.model} x{report.scale}: {plan.ratio:.0%} of the {count} removed"
+    if report.plan.budget == "params":
+        count, before, after = "parameters", report.before.params, report.after.params
+    else:
+        count, before, after = "MACs", report.before.macs, report.after.macs
+    removed = f"{1 - after / before:.1%} of the {count} removed"
+    return f"{report.model} x{report.scale}: {removed} ({report.plan.ratio:.0%} asked)"
 
 
 def times(report: Report) -> Iterator[tuple[str, str]]:

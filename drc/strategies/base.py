@@ -61,11 +61,16 @@ Searcher = Callable[[Problem], np.ndarray]
 
 _STRATEGIES: dict[str, Searcher] = {}
 
+DATA_FREE: set[str] = set()
+"""Names of the strategies that look at no images."""
 
-def register(name: str) -> Callable[[Searcher], Searcher]:
+
+def register(name: str, data_free: bool = False) -> Callable[[Searcher], Searcher]:
     """Register the decorated strategy under the name users type."""
 
     def add(searcher: Searcher) -> Searcher:
+        if data_free:
+            DATA_FREE.add(name)
         if name in _STRATEGIES:
             raise ValueError(f"a strategy named {name!r} is already registered")
         _STRATEGIES[name] = searcher

@@ -9,7 +9,7 @@ from drc.strategies.allocation import allocate_widths
 from drc.strategies.base import Problem, register
 
 
-@register("uniform")
+@register("uniform", data_free=True)
 def uniform(problem: Problem) -> np.ndarray:
     """The widths within the budget that are nearest to one common share of every group.
 

@@ -39,9 +39,9 @@ def finetune(
     settings: FinetuneSettings | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     resume: bool = False,
-    metrics: Path | None = None,
+    metrics: Path | str | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Train a network to recover its quality and return the average of its weights.
@@ -76,6 +76,8 @@ def finetune(
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
     """
     settings = settings or FinetuneSettings()
+    checkpoint = Path(checkpoint) if checkpoint is not None else None
+    metrics = Path(metrics) if metrics is not None else None
     if resume and checkpoint is None:
         raise UsageError("resuming needs the path of a checkpoint")
     accelerator, where = join_processes(resolve_device(device))
