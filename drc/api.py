@@ -17,6 +17,7 @@ from drc.config import FinetuneSettings
 from drc.errors import UsageError
 from drc.importance import base as criteria
 from drc.models.dual import DualModel
+from drc.models.traits import plain_network
 from drc.pipeline import Loader, calibrate, check_plan, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
@@ -92,6 +93,7 @@ def search(
         BudgetError: no widths meet the budget; the message says what can be reached.
         ModelError, DataError, UsageError: the network, the batches or a setting cannot be used.
     """
+    model = plain_network(model)
     settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
@@ -134,6 +136,7 @@ def prune(
         RunError: the plan belongs to other weights.
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
+    model = plain_network(model)
     settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
     criteria.get_criterion(importance)
     check_plan(model, plan)
@@ -184,6 +187,7 @@ def finetune(
         TrainingError: the loss became NaN; the last checkpoint is kept.
         RunError, DataError, UsageError: files, batches or settings cannot be used.
     """
+    model = plain_network(model)
     settings = settings or FinetuneSettings()
     if steps is not None:
         settings = validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
@@ -234,6 +238,7 @@ def compress(
         BudgetError: no widths meet the budget.
         DrcError: another input cannot be used; the message says which.
     """
+    model = plain_network(model)
     settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
         patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,

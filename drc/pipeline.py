@@ -19,6 +19,8 @@ from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
+from drc.graph.tracer import example_input
+from drc.graph.verify import check
 from drc.importance.base import Calibration, keep_best, score
 from drc.models.dual import DualModel
 from drc.models.traits import get_traits
@@ -82,6 +84,13 @@ def plan_widths(
     per_tensor = macs_per_weight(calibration.model, MACS_LR_SIZE) if macs else None
     cost = CostModel(graph, calibration.model, per_tensor)
     before = cost(cost.dense)
+    elsewhere = per_tensor[""] / before if per_tensor else 0.0
+    if elsewhere > TOLERANCE:
+        notes = [
+            *notes,
+            f"{elsewhere:.0%} of the MACs are spent outside the weights of layers and predicted "
+            "as constant: the true count may be lower",
+        ]
     limit = int(before * (1 - settings.ratio))
     problem = Problem(
         calibration=calibration,
@@ -136,6 +145,7 @@ def cut_by_plan(
     _check_groups(calibration.graph, plan)
     scores = score(importance, calibration)
     keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
+    check(calibration.model, calibration.graph, keep, example_input(calibration.model))
     return cut(model, calibration.graph, keep).eval()
 
 

@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 from helpers.networks import (
+    FROZEN_WHOLE,
     REMOVABLE,
     GroupNormed,
     HardCoded,
     Plain,
     Residual,
+    UnevenHalves,
     Unknown,
     conv,
 )
@@ -23,7 +25,7 @@ from torch.nn import functional as F
 from drc.errors import ModelError
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify import compare
+from drc.graph.verify import check, compare
 from drc.models.registry import build
 
 IMAGE = torch.rand(2, 3, 12, 10)
@@ -173,3 +175,17 @@ def test_any_assembly_is_cut_exactly(kinds: list[str], width: int, seed: int) ->
     assert compare(model, graph, keep, image) < 1e-10
     everything = {g.name: list(range(g.size)) for g in graph.groups}
     assert torch.equal(cut(model, graph, everything)(image), model(image))
+
+
+@pytest.mark.parametrize("network", FROZEN_WHOLE, ids=lambda network: network.__name__)
+def test_what_could_come_out_wrong_stays(network: type[nn.Module]) -> None:
+    graph = trace(network().eval())
+    assert [g.size for g in graph.groups] == FROZEN_WHOLE[network]
+
+
+def test_a_cut_that_is_not_what_it_should_be_is_refused() -> None:
+    model = UnevenHalves().eval()
+    graph = trace(model, check=False)
+    uneven = {g.name: list(range(16 - 5 * i)) for i, g in enumerate(graph.groups)}
+    with pytest.raises(ModelError, match="not what it should be"):
+        check(model, graph, uneven, IMAGE)

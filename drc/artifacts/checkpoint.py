@@ -21,7 +21,7 @@ from drc.graph.surgery import Cut, apply_cut, get_cut
 from drc.models import registry
 from drc.models.dual import DualModel
 from drc.models.reader import differences, read_file, shapes
-from drc.models.traits import Traits, get_traits, set_traits
+from drc.models.traits import Traits, get_traits, set_traits, unwrapped
 from drc.runtime import resolve_device
 
 SCHEMA_VERSION = 1
@@ -71,7 +71,7 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
             network were changed by other means than drc's, so that it could not be built again.
         RunError: the system refused to write.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     state = _plain_tensors(model)
     header = _describe(model, state, provenance)
     if header.preset is not None:
@@ -131,7 +131,7 @@ def apply(model: nn.Module, path: Path | str) -> nn.Module:
     header = read_header(path)
     if get_cut(model) is not None:
         raise ModelError("this network is already cut; pass one as built by its class")
-    fresh = copy.deepcopy(_unwrapped(model))
+    fresh = copy.deepcopy(unwrapped(model))
     try:
         _cut(fresh, header)
     except ModelError as error:
@@ -254,13 +254,3 @@ def _is_channels_last(model: nn.Module) -> bool:
         and tensor.is_contiguous(memory_format=torch.channels_last)
         for tensor in model.state_dict().values()
     )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,7 +37,7 @@ class CostModel:
     ) -> None:
         self.names = [group.name for group in graph.groups]
         self.dense = np.asarray([group.size for group in graph.groups], dtype=np.float64)
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        shapes, first_name = _parameters(model)
         if per_tensor is None:
             per_tensor = {name: p.numel() for name, p in model.named_parameters()}
         self._constant = constant + sum(c for n, c in per_tensor.items() if n not in shapes)
@@ -44,7 +45,8 @@ class CostModel:
         self._coefficient = np.asarray(
             [per_tensor[n] / max(1, int(np.prod(shapes[n]))) for n in tensors], dtype=np.float64
         )
-        self._offset, self._slope = _linear_sizes(graph, tensors, shapes)
+        rows = [first_name[name] for name in tensors]
+        self._offset, self._slope = _linear_sizes(graph, rows, shapes)
         uses = np.asarray([slope != 0 for slope in self._slope]).sum(0)
         self._in_two_dims = np.flatnonzero((uses > 1).any(0))
 
@@ -99,6 +101,16 @@ class CostModel:
         return np.stack(columns, 1)
 
 
+def _parameters(model: nn.Module) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes by every name of every parameter, and the first name of each shared one."""
+    first: dict[int, str] = {}
+    shapes, first_name = {}, {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shapes[name] = tuple(parameter.shape)
+        first_name[name] = first.setdefault(id(parameter), name)
+    return shapes, first_name
+
+
 def _linear_sizes(
     graph: ChannelGraph, tensors: list[str], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -108,11 +120,12 @@ def _linear_sizes(
     for row, name in enumerate(tensors):
         offset[row, : len(shapes[name])] = shapes[name]
     slope = [np.zeros((len(tensors), len(graph.groups))) for _ in range(rank)]
-    row_of = {name: row for row, name in enumerate(tensors)}
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(tensors):
+        rows_of[name].append(row)
     for column, group in enumerate(graph.groups):
         for part in group.slices:
-            if part.tensor in row_of:
-                row = row_of[part.tensor]
+            for row in rows_of[part.tensor]:
                 count = part.indices.shape[1]
                 slope[part.dim][row, column] += count
                 offset[row, part.dim] -= count * group.size

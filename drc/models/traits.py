@@ -55,7 +55,45 @@ def get_traits(model: nn.Module) -> Traits:
 
 def final_output(outputs: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     """The SR image among a network's outputs: the tensor itself, or the last of a pyramid."""
-    return outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
+    final = outputs[-1] if isinstance(outputs, (list, tuple)) and outputs else outputs
+    if not isinstance(final, Tensor):
+        raise ModelError(
+            f"the network returns a {type(final).__name__}; drc needs an SR image, or a list of "
+            "images from coarse to fine: wrap the network so that it does"
+        )
+    return final
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take off the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def plain_network(model: object) -> nn.Module:
+    """Return the network inside `model` if drc can work on it.
+
+    Raises:
+        ModelError: not a module, a scripted one, one without parameters or not in float32.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the network must be a torch.nn.Module, not {type(model).__name__}")
+    model = unwrapped(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "the network is a ScriptModule, whose layers cannot be cut; pass its source"
+        )
+    parameters = list(model.parameters())
+    if not parameters:
+        raise ModelError("the network has no parameters, so there is nothing to compress")
+    if any(p.dtype != torch.float32 for p in parameters):
+        raise ModelError("the network is not in float32; convert it by model.float() first")
+    return model
 
 
 def _measure_scale(model: nn.Module, value_range: float) -> int:
@@ -64,6 +102,8 @@ def _measure_scale(model: nn.Module, value_range: float) -> int:
     try:
         with eval_mode(model), torch.no_grad():
             sr = final_output(model(lr))
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"the network does not run on a 1x3x48x48 image ({type(error).__name__}: {error}); "

@@ -47,6 +47,13 @@ class Problem:
     def check_reachable(self) -> None:
         """Raise BudgetError, with the reachable range, when even the narrowest widths cost more."""
         before, least = self.cost(self.dense), self.cost(self.narrowest)
+        if all(len(option) == 1 for option in self.options):
+            frozen = self.calibration.graph.frozen
+            reasons = "; ".join(f"{f.name}: {f.reason}" for f in frozen[:3])
+            raise BudgetError(
+                "no channel of this network can be removed with this rounding and these minimum "
+                f"widths, so 0% can be reached ({reasons or 'every layer is narrow already'})"
+            )
         if least > self.limit:
             asked, reach = 1 - self.limit / before, 1 - least / before
             raise BudgetError(

@@ -254,3 +254,85 @@ REMOVABLE = {
     HardCoded: [8],
 }
 """Every network here, and how many atoms each of its removable groups has."""
+
+
+class UnevenHalves(nn.Module):
+    """Halves of one convolution that go different ways: they must stay equally wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = conv(3, 32), conv(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.head(x).chunk(2, 1)
+        return self.tail(torch.cat((F.relu(first), torch.sigmoid(second)), 1))
+
+
+class ClosedBranch(nn.Module):
+    """The same fault behind a gate that starts at zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves, self.skip, self.tail = UnevenHalves(), conv(3, 8), conv(8, 3)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(F.relu(self.skip(x))) + self.gate * self.halves(x)
+
+
+class SometimesTaken(nn.Module):
+    """A branch that only large images, or training, take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.large, self.aux, self.tail = conv(3, 8), conv(8, 8), conv(8, 3), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        if x.shape[-1] > 12:
+            y = y + self.large(y)
+        return self.tail(y) + (self.aux(y) if self.training else 0)
+
+
+class AfterShuffle(nn.Module):
+    """Residual, channel attention and mean right after a PixelShuffle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.up, self.tail = conv(3, 8), conv(8, 24), conv(6, 3)
+        self.inner, self.attention = conv(6, 6), conv(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pixel_shuffle(self.up(F.relu(self.head(x))), 2)
+        y = y * torch.sigmoid(self.attention(y.mean((2, 3), keepdim=True)))
+        return self.tail(y + self.inner(y))
+
+
+class Unfolded(nn.Module):
+    """Convolutions written as unfold and a matrix product, with padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.mix, self.tail = conv(3, 8), nn.Linear(72, 10), conv(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        columns = F.unfold(self.head(x), 3, padding=1).transpose(1, 2)
+        return self.tail(self.mix(columns).transpose(1, 2).reshape(n, -1, h, w))
+
+
+class WeightNormed(nn.Module):
+    """A depthwise weight that is computed, with an op that has no rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = conv(3, 8), conv(8, 3)
+        self.depth = nn.utils.parametrizations.weight_norm(conv(8, 8, groups=8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.depth(self.head(x)))
+
+
+FROZEN_WHOLE = {UnevenHalves: [], ClosedBranch: [8], SometimesTaken: [], WeightNormed: []}
+"""Networks whose faults only verification sees, and the groups that remain."""
+REMOVABLE.update({AfterShuffle: [8, 6], Unfolded: [8, 10]})

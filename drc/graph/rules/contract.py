@@ -20,8 +20,8 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     image, weight, bias = args[0], args[1], args[2]
     transposed, groups = args[6], args[8]
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
-    reads = _one_per_index(tracer, tracer.layers(weight), in_dim, out_dim)
-    writes = _one_per_index(tracer, tracer.layers(weight), out_dim, in_dim)
+    reads = _one_per_index(tracer, weight, in_dim, out_dim)
+    writes = _one_per_index(tracer, weight, out_dim, in_dim)
     channels = _input_channels(tracer, tracer.layers(image), image.shape[1])
     if groups > 1 and weight.shape[1] == 1 and groups == image.shape[1]:
         kept = reads if transposed else writes
@@ -53,11 +53,9 @@ def _input_channels(tracer: Tracer, layers: Layers, size: int) -> Tensor:
     return channels
 
 
-def _one_per_index(tracer: Tracer, layers: Layers, dim: int, other: int) -> Tensor:
+def _one_per_index(tracer: Tracer, weight: Tensor, dim: int, other: int) -> Tensor:
     """The weight's ids along `dim`, or NO_CHANNEL where its layers are not simply per index."""
-    shape = layers[0].shape if layers else None
-    if shape is None:
-        return torch.zeros(1, dtype=torch.int64)
+    layers, shape = tracer.layers(weight), weight.shape
     found = torch.zeros(shape[dim], dtype=torch.int64)
     for index, ids in enumerate(layers):
         belongs = index == dim if shape[dim] == 1 else split_by_variation([ids], dim)[0]
@@ -126,13 +124,18 @@ def _product(tracer: Tracer, left: Tensor, right: Tensor, outputs: Tensor) -> No
 
 def _tie_contracted(tracer: Tracer, left: Tensor, right: Tensor) -> None:
     """Tie the ids at equal positions of the summed dimension (and of the batch)."""
-    one = left.transpose(-1, -2)
-    if split_by_variation([one], -1)[0]:
-        tracer.space.tie(one[..., :1], one)
-    if split_by_variation([right], -1)[0]:
-        tracer.space.tie(right[..., :1], right)
-    one, two = torch.broadcast_tensors(one[..., 0], right[..., 0])
+    one, two = (_without_last(tracer, ids) for ids in (left.transpose(-1, -2), right))
+    one, two = torch.broadcast_tensors(one, two)
     tracer.space.tie(one, two)
     tracer.space.mark_read(one)
     tracer.space.mark_read(two)
     _freeze_constant(tracer, one, two)
+
+
+def _without_last(tracer: Tracer, ids: Tensor) -> Tensor:
+    """One id for each row of the last dimension; a padded corner does not speak for its row."""
+    if not split_by_variation([ids], -1)[0]:
+        return ids[..., 0]
+    first = ids.amax(-1)
+    tracer.space.tie(first[..., None], ids)
+    return first

@@ -26,8 +26,8 @@ def pointwise(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
 def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
     """Tie the ids that meet when `tensors` are broadcast to `shape`; return the result's layers.
 
-    Layers that share a varying dimension are the same channels. A layer that varies where
-    another tensor has a real size but no channels (a table of positions, say) is frozen.
+    Layers that share a varying dimension are the same channels. A layer that shares none, and
+    varies where another tensor has a real size (a table of positions, say), is frozen.
     """
     entries = []
     for tensor in tensors:
@@ -40,9 +40,12 @@ def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
             tracer.space.tie(entries[a][1], entries[b][1])
             old, new = partner[b], partner[a]
             partner = [new if p == old else p for p in partner]
-    for tensor, ids, dims in entries:
-        others = [t for t in tensors if t is not tensor and tracer.layers(t)]
-        if any(_is_untracked(tracer, other, dim, shape) for dim in dims for other in others):
+    for _, ids, dims in entries:
+        tied = [other for other, _, along in entries if along & dims]
+        strangers = [
+            t for t in tensors if tracer.layers(t) and not any(t is other for other in tied)
+        ]
+        if any(_is_untracked(tracer, t, dim, shape) for dim in dims for t in strangers):
             tracer.freeze([ids], "meets a dimension that carries no channels")
     merged: dict[int, Tensor] = {}
     for (_, ids, _), root in zip(entries, partner, strict=True):

@@ -29,7 +29,13 @@ def reduction(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
     keepdim = bool(bound.get("keepdim", False))
     kept = []
     for ids in tracer.layers(image):
-        if any(varies(ids, d) for d in dims):
+        inside = [d for d in dims if varies(ids, d)]
+        if inside and any(varies(ids, d) for d in range(ids.ndim) if d not in dims):
+            # The parts of one channel, as after PixelShuffle: they go together.
+            first = ids.amax(inside, keepdim=True)
+            tracer.space.tie(first, ids)
+            ids = first.expand(ids.shape)
+        elif inside:
             tracer.freeze([ids], f"summed over by {func._schema.name.replace('::', '.')}")
             continue
         for d in reversed(dims):
