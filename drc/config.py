@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from drc.errors import UsageError
 
+SMALLEST_PATCH = 8
+
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -62,7 +64,7 @@ class SearchSettings(Settings):
     round_to: Positive = 4
     min_width: Positive = 4
     patches: Positive = 64
-    patch: Annotated[int, Field(ge=8)] = 32
+    patch: Annotated[int, Field(ge=SMALLEST_PATCH)] = 32
     dual_weight: Weight = 0.1
     dual_steps: Annotated[int, Field(ge=0)] = 50
 
@@ -96,7 +98,7 @@ class FinetuneSettings(Settings):
 
     steps: Positive = 300
     batch: Positive = 8
-    patch: Annotated[int, Field(ge=8)] = 32
+    patch: Annotated[int, Field(ge=SMALLEST_PATCH)] = 32
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     primal: Weight = 1.0
     distill: Weight = 1.0

@@ -125,7 +125,9 @@ def test_a_loss_that_becomes_nan_stops_and_keeps_the_last_checkpoint(finished_ru
     options = ["--lr", "1e30", "--checkpoint-every", "1", "--steps", "50"]
     result = drc("finetune", "--run", run, *options, cwd=tmp_path)
     kept = f"the checkpoint of step 1 in {run / 'last.ckpt'} is kept"
-    assert_one_line(result, 1, "the loss became", "at step 2", kept, "lower the learning rate")
+    assert_one_line(
+        result, 1, "the loss became", "at step 2", kept, "a lower learning rate, delete it"
+    )
     assert (run / "last.ckpt").is_file()
     assert not (run / "finetuned.safetensors").exists()
 

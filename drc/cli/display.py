@@ -38,7 +38,7 @@ class Display:
     def __call__(self, what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         if self.silent:
             return
-        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        text = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:1])
         if self._bars is not None:
             if what not in self._tasks or self._bars.tasks[self._tasks[what]].completed > done:
                 self._tasks[what] = self._bars.add_task(what, total=total, metrics=text)
@@ -77,7 +77,7 @@ def _make_bars() -> Bars:
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -11,7 +11,7 @@ from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.options import overrides
 from drc.config import RunSettings, load_settings
-from drc.errors import DrcError, UsageError
+from drc.errors import UsageError
 
 if TYPE_CHECKING:
     from drc.cli.session import Session
@@ -81,7 +81,7 @@ def old_run(
     if same_settings and changed:
         raise UsageError(
             f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
-            "or start a new run without --resume"
+            "name the run to resume by --run DIR, or start a new one without --resume"
         )
     for name in set(changed).intersection(_FIXED):
         raise UsageError(
@@ -90,24 +90,13 @@ def old_run(
     with _session(settings, params, command) as session:
         session.folder = run
         session.check()
-        with _stored(run, stored, settings):
-            yield session
-
-
-@contextmanager
-def _stored(run: RunFolder, old: RunSettings, new: RunSettings) -> Iterator[None]:
-    """Keep `config.yaml` true: a step that failed and left nothing to resume changes nothing."""
-    if new == old or not is_main_process():
-        yield
-        return
-    run.write_config(_plain(new))
-    try:
-        yield
-    except Exception:
-        if not run.checkpoint_path.exists():
-            with suppress(DrcError):  # the first error is the one to show
-                run.write_config(_plain(old))
-        raise
+        changes = settings != stored and is_main_process()
+        resumable = command == "drc finetune"
+        if changes and resumable:
+            run.write_config(_plain(settings))  # what --resume goes on with
+        yield session
+        if changes and not resumable:  # a step that failed changes nothing
+            run.write_config(_plain(settings))
 
 
 def _plain(settings: RunSettings) -> dict[str, Any]:

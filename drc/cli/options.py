@@ -23,7 +23,7 @@ Data = Annotated[
 ]
 TestData = Annotated[
     str | None,
-    typer.Option(help="Images to measure on; `none` to skip [default: bundled test photos]."),
+    typer.Option(help="Images to measure on, `bundled` or `none` [default: bundled photos]."),
 ]
 Budget = Annotated[str | None, typer.Option(help="params or macs [default: params].")]
 Ratio = Annotated[float | None, typer.Option(help="Fraction to remove [default: 0.3].")]

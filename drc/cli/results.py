@@ -27,6 +27,7 @@ def print_step(session: Session, step: str, result: dict[str, Any], as_json: boo
     """What one step made: its seconds, files and figures."""
     if not is_main_process():
         return
+    session.display.close()  # the bars stand above the results, not below
     seconds = session.run.read_steps()[step]["seconds"]
     facts = {"run": str(session.run.path), "step": step, "seconds": seconds, **result}
     if as_json:

@@ -16,6 +16,7 @@ _KEYS = (("lr", "hr"), ("lq", "gt"))
 _ACCEPTED = "a batch is (lr, hr), or a dict with lr and hr, or with lq and gt"
 _TOLERANCE = 1e-3  # of the range: rounding in the user's own conversions
 _WHITE8 = 255.0
+_RGB = 3
 
 
 def unpack(batch: Any, scale: int | None = None) -> tuple[Tensor, Tensor]:
@@ -39,6 +40,8 @@ def unpack(batch: Any, scale: int | None = None) -> tuple[Tensor, Tensor]:
             raise DataError(f"{name} must be a tensor of shape (N, C, H, W), not {shape}")
     if scale is not None:
         height, width = lr.shape[-2:]
+        if lr.shape[1] != _RGB:
+            raise DataError(f"lr has {lr.shape[1]} channels; drc works on RGB images")
         if hr.shape != (*lr.shape[:2], height * scale, width * scale):
             raise DataError(
                 f"lr {tuple(lr.shape)} and hr {tuple(hr.shape)} are not a x{scale} pair; "
@@ -72,6 +75,10 @@ class BatchReader:
         device: torch.device | str,
         data_range: float | None = None,
     ) -> None:
+        if not isinstance(loader, Iterable):
+            raise DataError(
+                f"the loader is a {type(loader).__name__}; pass a DataLoader or a list of batches"
+            )
         self.loader = loader
         self.scale = scale
         self.value_range = value_range

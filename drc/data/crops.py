@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
+from drc.config import SMALLEST_PATCH
 from drc.data.folders import ImagePair, load_pair
 from drc.data.images import image_size, to_unit
 from drc.errors import DataError
@@ -178,9 +179,11 @@ def _check_size(pair: ImagePair, scale: int, patch: int) -> None:
     height, width = image_size(pair.hr)
     side = patch * scale
     if min(height, width) < side:
+        fits = min(height, width) // scale
+        smaller = f", or use a patch of at most {fits}" if fits >= SMALLEST_PATCH else ""
         raise DataError(
             f"{pair.hr}: {height}x{width} is smaller than the {side}x{side} crop of patch {patch} "
-            f"at x{scale}; remove it, or use a patch of at most {min(height, width) // scale}"
+            f"at x{scale}; remove it{smaller}"
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from drc.errors import UsageError
 from drc.evaluation.inference import borrowed
-from drc.runtime import resolve_device
+from drc.runtime import Progress, resolve_device
 
 _WARM_UP = 2
 
@@ -35,6 +35,7 @@ def latency(
     *,
     runs: int = 5,
     device: str | torch.device = "auto",
+    progress: Progress | None = None,
 ) -> dict[str, Latency]:
     """Time networks side by side: warm, interleaved, each round in the reverse order of the last.
 
@@ -46,6 +47,7 @@ def latency(
         lr_size: height and width of the LR image.
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
+        progress: told about every round.
 
     Raises:
         UsageError: no runs, or the device does not exist.
@@ -65,6 +67,8 @@ def latency(
             order = list(models)[:: -1 if run % 2 else 1]
             for name in order:
                 times[name].append(_forward_ms(models[name], lr))
+            if progress is not None:
+                progress("latency", run + 1, runs, {})
     return {
         name: Latency(median(values), runs, (height, width), _name(place), torch.get_num_threads())
         for name, values in times.items()

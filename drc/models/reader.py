@@ -85,7 +85,7 @@ def read_file(path: Path) -> Any:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(f"there is no weights file {path}") from None
+        raise WeightsError(f"there is no weights file {path}; pass an existing one") from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {str(error.strerror or error).lower()}") from error
     except SafetensorError as error:

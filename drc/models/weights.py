@@ -120,7 +120,7 @@ def locate(
     if spec is not None and spec != "default":
         path = Path(spec).expanduser()
         if not path.is_file():
-            raise WeightsError(f"there is no weights file {spec}")
+            raise WeightsError(f"there is no weights file {spec}; pass an existing one")
         return path
     source = preset.weights.get(scale)
     if source is None or not source.filename:

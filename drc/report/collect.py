@@ -17,8 +17,10 @@ import drc
 from drc.artifacts.plan import Plan
 from drc.data.folders import ImagePair
 from drc.evaluation.benchmark import Evaluation, evaluate
+from drc.evaluation.bicubic import Bicubic
 from drc.evaluation.complexity import Complexity, complexity
 from drc.evaluation.latency import Latency, latency
+from drc.models.traits import get_traits
 from drc.report.schema import (
     Counters,
     DataUsed,
@@ -107,12 +109,13 @@ def collect(
         DataError: the test images cannot be used.
         ModelError: a network does not run.
     """
-    costs = {
-        "before": complexity(networks.before, lr_size),
-        "after": complexity(networks.after, lr_size),
-    }
+    costs = {}
+    for done, name in enumerate(("before", "after"), 1):
+        costs[name] = complexity(getattr(networks, name), lr_size)
+        if progress is not None:
+            progress("count MACs", done, 2, {})
     quality = _qualities(networks, test, device, progress)
-    times = _latencies(networks, lr_size, runs, device)
+    times = _latencies(networks, lr_size, runs, device, progress)
     notes = list(story.notes)
     if networks.recovered is None:
         notes.append("no recovery yet: `after` is the network right after pruning")
@@ -127,6 +130,7 @@ def collect(
         weights=story.weights,
         before=_side("before", costs, quality, times),
         after=_side("after", costs, quality, times),
+        bicubic=Quality(**_figures(quality.get("bicubic"))),
         pruned_only=Quality(**_figures(quality.get("pruned"))),
         recovered=networks.recovered is not None,
         lr_size=lr_size,
@@ -150,21 +154,35 @@ def _qualities(
         return {}
     # An iterator would be empty for the second network.
     data = test if isinstance(test, (str, Path, list)) else list(test)
-    before = evaluate(networks.before, data, device=device, progress=progress)
-    pruned = evaluate(networks.pruned, data, device=device, progress=progress)
-    after = pruned
+    baseline = Bicubic(get_traits(networks.before).scale)
+    models = {"bicubic": baseline, "before": networks.before, "pruned": networks.pruned}
     if networks.recovered is not None:
-        after = evaluate(networks.recovered, data, device=device, progress=progress)
-    return {"before": before, "pruned": pruned, "after": after}
+        models["recovered"] = networks.recovered
+    found = {
+        name: evaluate(model, data, device=device, progress=_named(progress, f"evaluate {name}"))
+        for name, model in models.items()
+    }
+    return {**found, "after": found.get("recovered", found["pruned"])}
+
+
+def _named(progress: Progress | None, name: str) -> Progress | None:
+    """The same progress under another name."""
+    if progress is None:
+        return None
+    return lambda _, done, total, metrics: progress(name, done, total, metrics)
 
 
 def _latencies(
-    networks: Networks, lr_size: tuple[int, int], runs: int, device: str | torch.device
+    networks: Networks,
+    lr_size: tuple[int, int],
+    runs: int,
+    device: str | torch.device,
+    progress: Progress | None,
 ) -> dict[str, Latency]:
     if runs == 0:
         return {}
     models = {"before": networks.before, "after": networks.after}
-    return latency(models, lr_size, runs=runs, device=device)
+    return latency(models, lr_size, runs=runs, device=device, progress=progress)
 
 
 def _side(

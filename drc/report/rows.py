@@ -99,24 +99,26 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     names = ", ".join(image.name for image in report.data.images[:6])
     more = len(report.data.images) - 6
     listed = f" ({names}{f' and {more} more' if more > 0 else ''})" if names else ""
-    yield "test", f"{report.data.test}{listed}; PSNR and SSIM on Y"
+    yield "test", f"{report.data.test}{listed}; PSNR and SSIM on Y" if names else report.data.test
+    if report.bicubic.psnr is not None:
+        psnr, ssim = _figure(report.bicubic.psnr, 2), _figure(report.bicubic.ssim, 4)
+        yield "bicubic", f"{psnr} dB and {ssim} on the same images"
     yield "MACs", _macs(report)
     if report.latency is not None:
         conditions = report.latency
         yield (
             "latency",
             f"median of {conditions.runs} interleaved runs, {conditions.device}, "
-            f"{conditions.threads} threads, {conditions.dtype}",
+            f"{conditions.threads} {'thread' if conditions.threads == 1 else 'threads'}, "
+            f"{conditions.dtype}",
         )
 
 
 def _groups(report: Report) -> str:
     narrower = sum(keep < of for keep, of in report.plan.groups.values())
     text = f"{narrower} of {len(report.plan.groups)} channel groups became narrower"
-    stay = ", ".join(f"{f.name} ({f.reason})" for f in report.plan.frozen[:3])
-    more = len(report.plan.frozen) - 3
-    listed = f"{stay}{f' and {more} more' if more > 0 else ''}"
-    return f"{text}; cannot be cut: {listed}" if stay else text
+    stay = len({frozen.name for frozen in report.plan.frozen})
+    return f"{text}; the channels of {stay} layers cannot be cut" if stay else text
 
 
 def giga(macs: int) -> str:
@@ -145,4 +147,5 @@ def _percent(before: float | None, after: float | None) -> str:
 def _difference(before: float | None, after: float | None, digits: int) -> str:
     if before is None or after is None:
         return MISSING
-    return f"{after - before:+.{digits}f}"
+    shown = round(after, digits) - round(before, digits)  # of the figures beside it
+    return f"{shown:+.{digits}f}"

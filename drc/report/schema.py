@@ -121,6 +121,7 @@ class Report(_Part):
         weights: in words, where the starting weights came from.
         before: the dense network.
         after: the compressed network, recovered where recovery has run.
+        bicubic: quality of plain bicubic enlargement, the baseline.
         pruned_only: quality right after pruning, before recovery.
         recovered: whether recovery has run.
         lr_size: height and width of the input for MACs and latency.
@@ -138,6 +139,7 @@ class Report(_Part):
     weights: str
     before: Side
     after: Side
+    bicubic: Quality = Quality()
     pruned_only: Quality
     recovered: bool
     lr_size: tuple[int, int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from rich.console import Console
@@ -22,9 +24,22 @@ def print_table(report: Report, file: IO[str]) -> None:
         console.print(Text.assemble((f"{name}: ", "bold"), text))
     for note in report.notes:
         console.print(Text.assemble(("note: ", "bold yellow"), note))
-    for name, path in report.files.items():
+    for name, text in _places(report):
         # No wrapping: a path must stay in one piece to be copied.
-        console.print(Text.assemble((f"{name}: ", "bold"), path), soft_wrap=True)
+        console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
+
+
+def _places(report: Report) -> Iterator[tuple[str, str]]:
+    """The run folder and the names in it; other files with their whole paths."""
+    folder = report.files.get("run folder")
+    inside = []
+    for name, path in report.files.items():
+        if folder is not None and Path(path).parent == Path(folder):
+            inside.append(Path(path).name)
+        else:
+            yield name, path
+    if inside:
+        yield "files", ", ".join(inside)
 
 
 def _comparison(report: Report) -> Table:

@@ -211,8 +211,8 @@ class _Run:
         if not self.saved:
             return f"no checkpoint was saved yet; lower the learning rate{amp}"
         return (
-            f"the checkpoint of step {self.saved} in {self.checkpoint} is kept; "
-            f"lower the learning rate{amp}"
+            f"the checkpoint of step {self.saved} in {self.checkpoint} is kept; to start over with "
+            f"a lower learning rate, delete it first{amp}"
         )
 
     def _record(self, metrics: MetricsFile) -> None:

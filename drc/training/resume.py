@@ -76,13 +76,13 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if difference:
         raise RunError(
             f"{path} is of another run: {difference}; resume with what it was started with, "
-            "or start over without --resume"
+            "or delete it and start over"
         )
     return content["state"]
 
 
 def _load(path: Path) -> dict[str, Any]:
-    useless = f"{path} is corrupt or no training checkpoint of drc; start over without --resume"
+    useless = f"{path} is corrupt or no training checkpoint of drc; delete it and start over"
     try:
         stored = io.BytesIO(path.read_bytes())
     except OSError as error:
