@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from typer.core import TyperGroup
 
 from drc import __version__
 from drc.cli import compress, demo, finetune, models, prune, report, search
-from drc.cli.errors import explain
+from drc.cli.errors import INTERRUPTED, explain
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
@@ -63,7 +64,16 @@ for _module in (demo, compress, search, prune, finetune, report, models):
 
 def main() -> None:
     """Run the command line; does not return."""
-    app(prog_name="drc")
+    try:
+        app(prog_name="drc")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            # Everything is written. Torch's threads, stopped in the middle of a pass, may abort
+            # a process that takes them down in order, and the exit code would be lost.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":
