@@ -146,5 +146,7 @@ def _reason(labels: list[int], frozen: dict[int, str]) -> str:
 
 
 def _is_channel(slots: Sequence[Slot], signature: tuple) -> bool:
-    """Whether the class is worth reporting: more than the network's own input."""
-    return any(slots[number].tensor != "<input>" for number, _ in signature)
+    """Whether the class is worth reporting: more than the input, or a dimension of size 1."""
+    return any(
+        slots[number].tensor != "<input>" and slots[number].size > 1 for number, _ in signature
+    )
