@@ -106,7 +106,7 @@ def plan_widths(
     if predicted < (1 - TOLERANCE) * limit:
         notes = [
             *notes,
-            f"no widths come within {TOLERANCE:.0%} of the budget: this plan removes "
+            f"no plan within {TOLERANCE:.0%} of the budget was found: this one removes "
             f"{1 - predicted / before:.1%}",
         ]
     traits = get_traits(model)
