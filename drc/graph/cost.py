@@ -24,8 +24,8 @@ class CostModel:
     Args:
         graph: the channel groups.
         model: the network that was traced.
-        per_tensor: dense cost by parameter name; by default its number of elements.
-        constant: cost that no width changes.
+        per_tensor: dense cost by parameter name; by default its number of elements. What stands
+            under another name is cost that no width changes.
     """
 
     def __init__(
@@ -33,14 +33,13 @@ class CostModel:
         graph: ChannelGraph,
         model: nn.Module,
         per_tensor: Mapping[str, float] | None = None,
-        constant: float = 0.0,
     ) -> None:
         self.names = [group.name for group in graph.groups]
         self.dense = np.asarray([group.size for group in graph.groups], dtype=np.float64)
         shapes, first_name = _parameters(model)
         if per_tensor is None:
             per_tensor = {name: p.numel() for name, p in model.named_parameters()}
-        self._constant = constant + sum(c for n, c in per_tensor.items() if n not in shapes)
+        self._constant = sum(c for n, c in per_tensor.items() if n not in shapes)
         tensors = [name for name in per_tensor if name in shapes]
         self._coefficient = np.asarray(
             [per_tensor[n] / max(1, int(np.prod(shapes[n]))) for n in tensors], dtype=np.float64

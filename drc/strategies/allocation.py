@@ -32,7 +32,7 @@ def allocate_widths(problem: Problem, losses: Losses) -> np.ndarray:
     """
     hubs = problem.cost.meeting_groups()
     best = _Plans(problem, losses, hubs)
-    for start in (greedy(problem, losses), _dense_hubs(problem, losses, hubs)):
+    for start in (greedy(problem, losses), greedy(problem, losses, fixed=hubs)):
         best.consider(start[hubs])
     while best.widths is not None and best.tried < _MOST_KNAPSACKS:
         before = best.rank
@@ -145,7 +145,9 @@ class _Plans:
         widths = problem.narrowest
         widths[self.hubs] = hub_widths
         base = problem.cost(widths)
-        costs = [_costs_alone(problem, widths, group) for group in self.others]
+        # With the hubs fixed, the cost of a group is linear in its width: one slope each.
+        slopes = problem.cost.savings(widths, np.ones(len(widths)))
+        costs = [slopes[g] * (problem.options[g] - widths[g]) for g in self.others]
         losses = [self.losses[group] for group in self.others]
         chosen = None
         for floor in ((1 - TOLERANCE) * problem.limit - base, -np.inf):
@@ -160,15 +162,3 @@ class _Plans:
 def total_loss(problem: Problem, losses: Losses, widths: np.ndarray) -> float:
     places = [int(np.searchsorted(o, w)) for o, w in zip(problem.options, widths, strict=True)]
     return float(sum(loss[place] for loss, place in zip(losses, places, strict=True)))
-
-
-def _dense_hubs(problem: Problem, losses: Losses, hubs: np.ndarray) -> np.ndarray:
-    return greedy(problem, losses, fixed=hubs)
-
-
-def _costs_alone(problem: Problem, widths: np.ndarray, group: int) -> np.ndarray:
-    """Cost change when `group` alone leaves its entry of `widths` for each of its options."""
-    steps = np.zeros(len(widths))
-    steps[group] = 1.0
-    slope = problem.cost.savings(widths + steps, steps)[group]
-    return slope * (problem.options[group] - widths[group])

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from drc.data.matlab import downscale
 from drc.errors import ModelError
-from drc.models.traits import final_output
 
 DUAL_WEIGHT = 0.1
 
@@ -87,7 +86,6 @@ __all__ = [
     "DUAL_WEIGHT",
     "dual_loss",
     "dual_regression_loss",
-    "final_output",
     "full_precision",
     "primal_loss",
     "pyramid_targets",
