@@ -46,12 +46,12 @@ def test_dual_taylor_by_hand() -> None:
     so the gates' gradients are 2/3 and 1.5/3 on every crop; the scores are their squares."""
     lr = torch.ones(1, 3, 4, 4)
     scores = score("dual_taylor", calibration(TwoChannels().eval(), [(lr, 0 * lr)] * 2))
-    assert scores["head"] == pytest.approx([(2 / 3) ** 2, (1.5 / 3) ** 2])
+    assert scores["head"][0] == pytest.approx([(2 / 3) ** 2, (1.5 / 3) ** 2])
 
 
 def test_l1_by_hand() -> None:
     scores = score("l1", calibration(TwoChannels().eval(), []))
-    assert scores["head"] == pytest.approx([1 / 3, 3 / 3])
+    assert scores["head"][0] == pytest.approx([1 / 3, 3 / 3])
 
 
 @pytest.mark.parametrize("network", [Residual, Shuffled, Depthwise])
@@ -72,6 +72,7 @@ def test_gate_gradients_equal_finite_differences(network: type[nn.Module]) -> No
 
     step = 1e-6
     for group, gradient in zip(data.graph.groups, found, strict=True):
+        assert gradient.shape == (group.blocks, group.size) and group.blocks == 1
         for atom in (0, group.size - 1):
             sides = []
             for factor in (1 + step, 1 - step):
@@ -86,7 +87,7 @@ def test_gate_gradients_equal_finite_differences(network: type[nn.Module]) -> No
                 sides.append(loss())
                 for name, value in saved.items():
                     parameters[name].data = value
-            assert gradient[atom] == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-7)
+            assert gradient[0, atom] == pytest.approx((sides[0] - sides[1]) / (2 * step), abs=1e-7)
 
 
 def test_the_dual_term_counts() -> None:
@@ -104,7 +105,7 @@ def test_scores_cover_every_atom_and_repeat(name: str) -> None:
     data = [calibration(model, [batch], seed=4) for _ in range(2)]
     first, second = (score(name, d) for d in data)
     for group in data[0].graph.groups:
-        assert first[group.name].shape == (group.size,)
+        assert first[group.name].shape == (group.blocks, group.size)
         assert np.array_equal(first[group.name], second[group.name])
     assert model.head.weight.requires_grad and model.head.weight.grad is None
 
@@ -115,6 +116,6 @@ def test_an_unknown_criterion_offers_the_nearest() -> None:
 
 
 def test_keep_best_is_sorted_and_stable() -> None:
-    scores = {"a": np.asarray([1.0, 5.0, 5.0, 0.0])}
-    assert keep_best(scores, {"a": 2}) == {"a": [1, 2]}
-    assert keep_best(scores, {"a": 3}) == {"a": [0, 1, 2]}
+    scores = {"a": np.asarray([[1.0, 5.0, 5.0, 0.0], [3.0, 1.0, 2.0, 4.0]])}
+    assert keep_best(scores, {"a": 2}) == {"a": [[1, 2], [0, 3]]}
+    assert keep_best(scores, {"a": 3}) == {"a": [[0, 1, 2], [0, 2, 3]]}

@@ -14,6 +14,7 @@ from torch import nn
 
 from drc.errors import BudgetError, UsageError
 from drc.graph.cost import CostModel
+from drc.graph.groups import Group, Slice
 from drc.graph.trace import trace
 from drc.importance.base import Calibration
 from drc.models.registry import build
@@ -26,11 +27,11 @@ def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) ->
     """A problem whose scores are drawn, not measured, so that only the allocation is tested."""
     graph = trace(model)
     rng = np.random.default_rng(seed)
-    scores = {g.name: rng.exponential(rng.uniform(0.1, 3), g.size) for g in graph.groups}
+    scores = {g.name: rng.exponential(rng.uniform(0.1, 3), (g.blocks, g.size)) for g in graph.groups}
     calibration = Calibration(model, graph, [], cache={"dual_taylor": scores})
     cost = CostModel(graph, model)
     limit = int(cost(cost.dense) * (1 - ratio))
-    options = [width_options(g.size, round_to, round_to) for g in graph.groups]
+    options = [width_options(g, round_to, round_to) for g in graph.groups]
     return Problem(calibration, cost, limit, options)
 
 
@@ -144,4 +145,16 @@ def test_an_unknown_strategy_offers_the_nearest() -> None:
     [(16, 4, 4, [4, 8, 12, 16]), (10, 4, 8, [8, 10]), (3, 4, 4, [3]), (5, 1, 3, [3, 4, 5])],
 )
 def test_width_options(size: int, round_to: int, min_width: int, expected: list[int]) -> None:
-    assert width_options(size, round_to, min_width).tolist() == expected
+    group = channels_of(size, each=1)
+    assert width_options(group, round_to, min_width).tolist() == expected
+
+
+def test_an_atom_of_six_heads_rounds_to_their_channels_together() -> None:
+    """6 heads lose 2 channels each, 12 in all, to keep multiples of 4."""
+    assert width_options(channels_of(10, each=6), 4, 4).tolist() == [2, 4, 6, 8, 10]
+
+
+def channels_of(size: int, each: int) -> Group:
+    """A group whose atoms are `each` channels of one layer."""
+    indices = np.arange(size * each).reshape(each, size).T
+    return Group("g", size, (Slice("w", 0, indices, False, np.arange(each)),), blocks=each)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from drc.graph.ids import IdSpace, Slot
+from drc.graph.ids import CONSTANT, FIXED_COUNT, IdSpace, Resolution, Slot
+from drc.graph.rectangles import Alignment, align
+from drc.graph.sizes import SizeCall
+
+_NO_CHANNELS = (
+    "nothing reads it", "looked up by position", "meets a dimension that carries no", CONSTANT,
+    FIXED_COUNT,
+)  # fmt: skip
+"""How reasons begin that make a dimension of one tensor alone no channel dimension at all."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,14 @@ class Slice:
         dim: the dimension.
         indices: per atom of the group, the indices, `(atoms, count)`.
         read: whether a contraction sums over this dimension.
+        block: to which block of the group each column of `indices` belongs, `(count,)`.
     """
 
     tensor: str
     dim: int
     indices: np.ndarray
     read: bool
+    block: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,15 @@ class Group:
         name: the module that writes the channels, unique in the graph.
         size: number of atoms.
         slices: where the atoms live.
+        blocks: parts (heads, halves, groups of a convolution) that must lose equally many
+            channels, each its own: an atom has one channel in every block, and which channels of
+            the blocks go together is free.
     """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,11 +74,19 @@ class ChannelGraph:
         groups: the removable ones, in the order of the network's parameters.
         frozen: the rest.
         sizes: length of every dimension that has ids, by (tensor, dim).
+        slots: where the ids of every such dimension begin.
+        calls: what was given sizes that a cut may change.
+        label: class of each id, `(ids,)`.
+        has_statistics: whether some op takes a statistic over channels.
     """
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     sizes: dict[tuple[str, int], int] = field(repr=False)
+    slots: tuple[Slot, ...] = field(default=(), repr=False)
+    calls: tuple[SizeCall, ...] = field(default=(), repr=False)
+    label: np.ndarray = field(default_factory=lambda: np.zeros(1, int), repr=False)
+    has_statistics: bool = True
 
     def __getitem__(self, name: str) -> Group:
         for group in self.groups:
@@ -78,75 +100,133 @@ class ChannelGraph:
         lost = [Frozen(g.name, g.size, reasons[g.name]) for g in self.groups if g.name in reasons]
         return replace(self, groups=kept, frozen=(*self.frozen, *lost))
 
+    def alive(self, removed: Mapping[str, Mapping[int, set[int]]]) -> np.ndarray:
+        """Which ids stay, `(ids,)`, when these indices of these dimensions of tensors go.
 
-def find_groups(space: IdSpace) -> ChannelGraph:
+        An id goes with its class, so the inputs' own ids and those of no tensor are right too.
+        """
+        gone = np.zeros(len(self.label), dtype=bool)
+        for slot in self.slots:
+            indices = removed.get(slot.tensor, {}).get(slot.dim)
+            if indices:
+                gone[slot.start + np.asarray(sorted(indices))] = True
+        dead = np.zeros(int(self.label.max(initial=0)) + 1, dtype=bool)
+        dead[self.label[gone]] = True
+        return ~dead[self.label]
+
+
+def find_groups(space: IdSpace, calls: Sequence[SizeCall] = ()) -> ChannelGraph:
     """Sort the classes of tied ids into groups of atoms with the same signature.
 
     An atom is removable when no id in it is frozen, some contraction reads it, and its group
     has more than one atom (a layer cannot lose its only channel).
     """
     resolution = space.resolve()
-    frozen_members: dict[tuple, list[int]] = defaultdict(list)
-    members: dict[tuple, list[int]] = defaultdict(list)
-    classes = _classes(space, resolution.label)
-    for label, places in classes.items():
-        signature = tuple(sorted(Counter(slot for slot, _ in places).items()))
-        loose = label not in resolution.frozen and label in resolution.read
-        (members if loose else frozen_members)[signature].append(label)
-    frozen = [
-        Frozen(_name(space.slots, signature, resolution.readers), len(labels), reason)
-        for signature, labels in frozen_members.items()
-        if (reason := _reason(labels, resolution.frozen)) and _is_channel(space.slots, signature)
-    ]
-    groups, taken = [], Counter[str]()
-    for signature in sorted(members):
-        labels = members[signature]
-        name = _name(space.slots, signature, resolution.readers)
-        if len(labels) == 1:
-            frozen.append(Frozen(name, 1, "a layer cannot lose its only channel"))
-            continue
-        taken[name] += 1
-        unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        slices = _slices(space.slots, signature, [classes[c] for c in labels], resolution.readers)
-        groups.append(Group(unique, len(labels), slices))
+    groups, frozen = _Builder(space.slots, resolution, align(resolution)).build()
     sizes = {(slot.tensor, slot.dim): slot.size for slot in space.slots}
-    return ChannelGraph(tuple(groups), tuple(frozen), sizes)
+    slots, label, mixes = tuple(space.slots), resolution.label, space.has_statistics
+    return ChannelGraph(groups, frozen, sizes, slots, tuple(calls), label, mixes)
 
 
-def _classes(space: IdSpace, label: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """The (slot number, index) pairs of every class, in order of first appearance."""
-    classes: dict[int, list[tuple[int, int]]] = {}
-    for number, slot in enumerate(space.slots):
-        for index, cls in enumerate(label[slot.start : slot.start + slot.size].tolist()):
-            classes.setdefault(cls, []).append((number, index))
-    return classes
+class _Builder:
+    """Puts atoms with equal signatures together.
+
+    Every index of every slot is one entry; entries are sorted by atom, slot, block and index, so
+    that an atom is a run of entries.
+    """
+
+    def __init__(self, slots: Sequence[Slot], resolution: Resolution, alignment: Alignment) -> None:
+        self.slots, self.resolution, self.alignment = slots, resolution, alignment
+        ids = _joined([np.arange(slot.start, slot.start + slot.size) for slot in slots])
+        number = np.repeat(np.arange(len(slots)), [slot.size for slot in slots])
+        index = _joined([np.arange(slot.size) for slot in slots])
+        atom, block = alignment.atom[ids], alignment.block[ids]
+        order = np.lexsort((index, block, number, atom))
+        self.number, self.index, self.block = number[order], index[order], block[order]
+        atoms, self._start, self._count = np.unique(
+            atom[order], return_index=True, return_counts=True
+        )
+        _, first = np.unique(atom, return_index=True)
+        self.atoms = atoms
+        self.in_order = np.argsort(first, kind="stable").tolist()
+        self.reason: dict[int, str] = {}
+        for cls, reason in resolution.frozen.items():
+            self.reason.setdefault(int(alignment.of_class[cls]), reason)
+        self.read = {int(alignment.of_class[cls]) for cls in resolution.read}
+
+    def build(self) -> tuple[tuple[Group, ...], tuple[Frozen, ...]]:
+        loose: dict[tuple, list[int]] = defaultdict(list)
+        stuck: dict[bytes, list[int]] = defaultdict(list)
+        for place in self.in_order:
+            atom, signature = int(self.atoms[place]), self._numbers(place).tobytes()
+            if atom not in self.reason and atom in self.read:
+                loose[signature, self.alignment.rows.get(atom, ())].append(place)
+            else:
+                stuck[signature].append(place)
+        frozen = [
+            Frozen(self._name(places[0]), len(places), self._why(places))
+            for places in stuck.values()
+            if self._is_channel(places[0], self._why(places))
+        ]
+        groups, taken = [], Counter[str]()
+        for places in sorted(loose.values(), key=lambda p: tuple(self._numbers(p[0]))):
+            name = self._name(places[0])
+            if len(places) == 1:
+                frozen.append(Frozen(name, 1, "a layer cannot lose its only channel"))
+                continue
+            taken[name] += 1
+            unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
+            groups.append(self._group(unique, places))
+        return tuple(groups), tuple(frozen)
+
+    def _numbers(self, place: int) -> np.ndarray:
+        """The slots of an atom, ascending, each as often as the atom has indices there."""
+        start = self._start[place]
+        return self.number[start : start + self._count[place]]
+
+    def _group(self, name: str, places: list[int]) -> Group:
+        entries = self._start[places][:, None] + np.arange(self._count[places[0]])
+        numbers, index, block = self.number[entries[0]], self.index[entries], self.block[entries]
+        if not (block == block[:1]).all():
+            # The atoms do not all have the same blocks in the same places: one block for all.
+            index, block = _sorted_within(index, numbers), np.zeros_like(block)
+        rank = np.unique(block[0], return_inverse=True)[1]
+        slices = [
+            Slice(
+                self.slots[number].tensor,
+                self.slots[number].dim,
+                index[:, numbers == number],
+                number in self.resolution.readers,
+                rank[numbers == number],
+            )
+            for number in np.unique(numbers).tolist()
+        ]
+        return Group(name, len(places), tuple(slices), int(rank.max()) + 1)
+
+    def _name(self, place: int) -> str:
+        """The module of the first writing slot, else of the first slot."""
+        numbers = self._numbers(place).tolist()
+        inputs = [n for n in numbers if self.slots[n].tensor.startswith("<input")]
+        writers = [n for n in numbers if n not in self.resolution.readers and n not in inputs]
+        tensor = self.slots[(writers or numbers)[0]].tensor
+        return tensor.rpartition(".")[0] or tensor
+
+    def _why(self, places: list[int]) -> str:
+        atoms = (int(self.atoms[place]) for place in places)
+        return next((self.reason[a] for a in atoms if a in self.reason), "nothing reads it")
+
+    def _is_channel(self, place: int, reason: str) -> bool:
+        """Whether atoms that stay are worth reporting: not the image, not a mere dimension."""
+        numbers = set(self._numbers(place).tolist())
+        real = [n for n in numbers if not self.slots[n].tensor.startswith("<input")]
+        return len(real) > 1 or (bool(real) and not reason.startswith(_NO_CHANNELS))
 
 
-def _slices(
-    slots: Sequence[Slot], signature: tuple, atoms: list[list[tuple[int, int]]], read: set[int]
-) -> tuple[Slice, ...]:
-    slices = []
-    for number, count in signature:
-        indices = [sorted(i for s, i in places if s == number) for places in atoms]
-        table = np.asarray(indices, dtype=np.int64).reshape(len(atoms), count)
-        slices.append(Slice(slots[number].tensor, slots[number].dim, table, number in read))
-    return tuple(slices)
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def _name(slots: Sequence[Slot], signature: tuple, readers: set[int]) -> str:
-    """The module of the first writing slot, else of the first slot."""
-    numbers = [number for number, _ in signature]
-    writers = [n for n in numbers if n not in readers and slots[n].tensor != "<input>"]
-    tensor = slots[(writers or numbers)[0]].tensor
-    return tensor.rpartition(".")[0] or tensor
-
-
-def _reason(labels: list[int], frozen: dict[int, str]) -> str:
-    return next((frozen[label] for label in labels if label in frozen), "nothing reads it")
-
-
-def _is_channel(slots: Sequence[Slot], signature: tuple) -> bool:
-    """Whether the class is worth reporting: more than the input, or a dimension of size 1."""
-    return any(
-        slots[number].tensor != "<input>" and slots[number].size > 1 for number, _ in signature
-    )
+def _sorted_within(index: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Every row sorted, slot by slot."""
+    offset = numbers * (int(index.max()) + 1)
+    return np.sort(index + offset, axis=1) - offset

@@ -8,34 +8,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from drc.errors import ModelError
-from drc.graph.groups import ChannelGraph
+from drc.graph.groups import ChannelGraph, Group
+from drc.graph.sizes import SizeRule, attach, compose, rules_at
 
-KeepSets = Mapping[str, Sequence[int]]
-"""Group name -> atoms kept, ascending; a group that is not named keeps all."""
+KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
+"""Group name -> atoms kept, ascending: one list for all blocks of the group, or one per block,
+equally long. A group that is not named keeps all."""
+
+Removed = dict[str, dict[int, set[int]]]
 
 _ATTRIBUTE = "drc_cut"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What was kept of a network: per tensor and dimension, indices into the dense tensor.
+    """What was kept of a network.
 
-    Dimensions that kept everything are not listed.
+    Attributes:
+        kept: per tensor and dimension, indices into the dense tensor; dimensions that kept
+            everything are not listed.
+        sizes: what the forward must do about sizes that its code spells out.
     """
 
     kept: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    sizes: tuple[SizeRule, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON; dimensions become strings."""
-        return {name: {str(d): i for d, i in dims.items()} for name, dims in self.kept.items()}
+        kept = {name: {str(d): i for d, i in dims.items()} for name, dims in self.kept.items()}
+        return {"kept": kept, "sizes": [rule.to_json() for rule in self.sizes]}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, Sequence[int]]]) -> Cut:
-        return cls({n: {int(d): list(i) for d, i in dims.items()} for n, dims in data.items()})
+    def from_json(cls, data: Mapping[str, Any]) -> Cut:
+        tensors = data["kept"] if "sizes" in data else data  # files of drc 0.1 hold no sizes
+        kept = {n: {int(d): list(i) for d, i in dims.items()} for n, dims in tensors.items()}
+        return cls(kept, tuple(SizeRule.from_json(rule) for rule in data.get("sizes", ())))
 
     def then(self, later: Cut) -> Cut:
         """The cut that has the effect of this one followed by `later`."""
@@ -44,7 +56,7 @@ class Cut:
             for dim, indices in dims.items():
                 earlier = kept.setdefault(name, {}).get(dim)
                 kept[name][dim] = [earlier[i] for i in indices] if earlier else list(indices)
-        return Cut(kept)
+        return Cut(kept, compose(self.sizes, later.sizes))
 
 
 def get_cut(model: nn.Module) -> Cut | None:
@@ -52,37 +64,45 @@ def get_cut(model: nn.Module) -> Cut | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
-def cut(model: nn.Module, graph: ChannelGraph, keep: KeepSets) -> nn.Module:
+def cut(
+    model: nn.Module, graph: ChannelGraph, keep: KeepSets, dtype: torch.dtype | None = None
+) -> nn.Module:
     """Return a smaller copy of `model` that keeps only the given atoms.
 
     All groups are cut at once, from the indices of the network that was traced.
 
+    Args:
+        model: the network that was traced; it is not changed.
+        graph: its channel groups.
+        keep: what stays.
+        dtype: number type of the copy; by default that of the model.
+
     Raises:
         ModelError: an unknown group, an index out of range, or a group left empty.
     """
-    step = _cut_of(graph, keep)
-    small = copy.deepcopy(model)
-    earlier = get_cut(model)
+    gone = removed(graph, keep)
+    step = Cut(_kept(graph, gone), rules_at(graph.calls, graph.alive(gone)))
+    tensors = [*model.parameters(), *model.buffers()]
+    small = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     apply_cut(small, step)
-    setattr(small, _ATTRIBUTE, earlier.then(step) if earlier else step)
+    _take_own(small, {id(tensor) for tensor in tensors}, dtype)
+    earlier = get_cut(model)
+    if earlier is not None:
+        both = earlier.then(step)
+        setattr(small, _ATTRIBUTE, both)
+        attach(small, both.sizes)
     return small
 
 
-def mask(model: nn.Module, graph: ChannelGraph, keep: KeepSets) -> nn.Module:
-    """Return a copy of full size in which every parameter slice of a removed atom is zero.
-
-    It computes what `cut` computes; it serves to check that, never to be trained.
-    """
-    masked = copy.deepcopy(model)
-    parameters = dict(masked.named_parameters())
-    with torch.no_grad():
-        for name, dims in _removed(graph, keep).items():
-            for dim, indices in dims.items():
-                if name in parameters:
-                    weight = parameters[name]
-                    gone = torch.tensor(sorted(indices), device=weight.device)
-                    weight.index_fill_(dim, gone, 0.0)
-    return masked
+def _take_own(model: nn.Module, borrowed: set[int], dtype: torch.dtype | None) -> None:
+    """Copy the tensors that `model` still shares with another network."""
+    for owners in list({id(places): places for places in _owners(model).values()}.values()):
+        first, leaf = owners[0]
+        tensor = getattr(first, leaf)
+        own = _copied(tensor, id(tensor) in borrowed, dtype)
+        for module, leaf in owners:
+            table = module._parameters if leaf in module._parameters else module._buffers
+            table[leaf] = own  # type: ignore[assignment]
 
 
 def apply_cut(model: nn.Module, step: Cut) -> None:
@@ -105,6 +125,7 @@ def apply_cut(model: nn.Module, step: Cut) -> None:
             table[leaf] = new  # type: ignore[assignment]
     for module in model.modules():
         _follow_weight(module)
+    attach(model, step.sizes)
     setattr(model, _ATTRIBUTE, step)
 
 
@@ -120,6 +141,16 @@ def _sliced(name: str, tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Ten
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(data.contiguous(), requires_grad=tensor.requires_grad)
     return data.contiguous()
+
+
+def _copied(tensor: Tensor, borrowed: bool, dtype: torch.dtype | None) -> Tensor:
+    converts = dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype
+    if not borrowed and not converts:
+        return tensor
+    data = tensor.detach().to(dtype) if converts else tensor.detach().clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data
 
 
 def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
@@ -146,6 +177,15 @@ def _follow_weight(module: nn.Module) -> None:
             module.num_features = tensor.shape[0]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.shape[0]
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.TransformerEncoderLayer):
+        if set(module.self_attn.out_proj.weight.shape) != {module.self_attn.embed_dim}:
+            module.activation_relu_or_gelu = 0  # torch's fused layer knows no other widths
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
 
 
 def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
@@ -162,26 +202,41 @@ def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
         module.out_channels, module.in_channels = first, second * module.groups
 
 
-def _cut_of(graph: ChannelGraph, keep: KeepSets) -> Cut:
-    kept: dict[str, dict[int, list[int]]] = {}
-    for name, dims in _removed(graph, keep).items():
-        for dim, gone in dims.items():
-            size = graph.sizes[name, dim]
-            kept.setdefault(name, {})[dim] = [i for i in range(size) if i not in gone]
-    return Cut(kept)
+def _kept(graph: ChannelGraph, gone: Removed) -> dict[str, dict[int, list[int]]]:
+    return {
+        name: {
+            dim: [i for i in range(graph.sizes[name, dim]) if i not in indices]
+            for dim, indices in dims.items()
+        }
+        for name, dims in gone.items()
+    }
 
 
-def _removed(graph: ChannelGraph, keep: KeepSets) -> dict[str, dict[int, set[int]]]:
-    removed: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+def removed(graph: ChannelGraph, keep: KeepSets) -> Removed:
+    """What goes of every tensor: name -> dimension -> indices.
+
+    Raises:
+        ModelError: as `cut`.
+    """
+    gone: Removed = defaultdict(lambda: defaultdict(set))
     by_name = {group.name: group for group in graph.groups}
     for name, atoms in keep.items():
         group = by_name.get(name)
         if group is None:
             raise ModelError(f"the network has no removable channel group called {name!r}")
-        chosen = set(atoms)
-        if not chosen or min(chosen) < 0 or max(chosen) >= group.size:
-            raise ModelError(f"group {name} has channels 0..{group.size - 1}; keep at least one")
-        gone = [atom for atom in range(group.size) if atom not in chosen]
-        for part in group.slices if gone else ():
-            removed[part.tensor][part.dim].update(part.indices[gone].ravel().tolist())
-    return removed
+        rows = _lost_atoms(group, atoms)
+        for part in group.slices if rows[0] else ():
+            for column, block in enumerate(part.block.tolist()):
+                gone[part.tensor][part.dim].update(part.indices[rows[block], column].tolist())
+    return gone
+
+
+def _lost_atoms(group: Group, atoms: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
+    """The atoms that go, block by block."""
+    nested = len(atoms) > 0 and not isinstance(atoms[0], (int, np.integer))
+    chosen: list[set[int]] = [set(row) for row in (atoms if nested else [atoms] * group.blocks)]  # type: ignore[arg-type]
+    if len(chosen) != group.blocks or len({len(row) for row in chosen}) != 1:
+        raise ModelError(f"group {group.name} needs one keep set for each of {group.blocks} blocks")
+    if any(not row or min(row) < 0 or max(row) >= group.size for row in chosen):
+        raise ModelError(f"group {group.name} has channels 0..{group.size - 1}; keep at least one")
+    return [[atom for atom in range(group.size) if atom not in row] for row in chosen]

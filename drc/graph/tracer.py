@@ -1,9 +1,9 @@
 """Run a network once on channel ids: which weight slices belong together, which must stay.
 
-Beside every tensor the tracer carries integer tensors of the same shape, its *id layers*: they
-say to which channel each element belongs. An op is then not a node to be understood but a
-change of ids, given by the rules in this package. An op without a rule freezes what flows
-through it, so the result may be less prunable than it could be, never wrong.
+Beside every tensor the tracer carries layers of ids: they say to which channel each element
+belongs. An op is then not a node to be understood but a change of ids, given by the rules in
+this package. An op without a rule freezes what flows through it, so the result may be less
+prunable than it could be, never wrong.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from drc.errors import ModelError
-from drc.graph.ids import IdSpace
+from drc.graph.ids import IdSpace, compact, varying_dims
+from drc.graph.inputs import Inputs, call, tensors_of
+from drc.graph.sizes import SizeCall, SizeRecorder
 
 Layers = list[Tensor]
 Rule = Callable[["Tracer", Any, tuple, dict, Any], None]
@@ -27,7 +29,6 @@ Rule = Callable[["Tracer", Any, tuple, dict, Any], None]
 RULES: dict[str, Rule] = {}
 """Rule by op name such as `aten::convolution`; `rule` adds to it."""
 
-_SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 _CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
@@ -56,6 +57,8 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, space: IdSpace) -> None:
         super().__init__()
+        import drc.graph.rules  # noqa: F401  (fills RULES)
+
         self.space = space
         self._layers = WeakTensorKeyDictionary()
         self._owned: dict[int, Tensor] = {}
@@ -67,9 +70,8 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        outputs = func(*args, **kwargs)
-        name = func._schema.name
-        handler = RULES.get(name)
+        outputs = self.compute(func, args, kwargs)
+        handler = RULES.get(func._schema.name)
         if handler is None and torch.Tag.pointwise in func.tags:
             handler = RULES["pointwise"]
         if handler is None:
@@ -77,13 +79,28 @@ class Tracer(TorchDispatchMode):
         handler(self, func, args, kwargs, outputs)
         return outputs
 
+    def compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Run one op on values."""
+        return func(*args, **kwargs)
+
+    @property
+    def module(self) -> str:
+        """Name of the running module, empty for the network itself."""
+        return self._modules[-1]
+
     def layers(self, value: Any) -> Layers:
         """The id layers of a tensor; none for anything else."""
         return self._layers.get(value, []) if isinstance(value, Tensor) else []
 
+    def wide(self, value: Tensor) -> Layers:
+        """The id layers of a tensor in its full shape."""
+        return [ids.expand(value.shape) for ids in self.layers(value)]
+
     def set_layers(self, value: Any, layers: Layers) -> None:
+        """Say whose channels the elements of `value` are; layers have its rank."""
         if isinstance(value, Tensor):
-            self._layers[value] = [ids.expand(value.shape) for ids in layers]
+            kept = [ids if self.owns(ids) else compact(ids) for ids in layers]
+            self._layers[value] = [ids for ids in kept if ids.numel() != 1 or ids.any()]
 
     def own(self, ids: Tensor) -> Tensor:
         """Mark ids that belong to one tensor alone, so that in-place ops may write into them."""
@@ -95,13 +112,26 @@ class Tracer(TorchDispatchMode):
 
     def freeze(self, layers: Layers, why: str) -> None:
         """Freeze every id in `layers`; the reason names the running module."""
-        where = self._modules[-1]
         for ids in layers:
-            self.space.freeze(ids, f"{why} in {where}" if where else why)
+            self.space.freeze(ids, f"{why} in {self.module}" if self.module else why)
+
+    def assign(self, target: Tensor, value: Tensor) -> None:
+        """`target.data = value`, as merged layers write a weight computed from others."""
+        target.data = value
+        for mine in self.layers(target):
+            for theirs in self.layers(value):
+                if varying_dims(mine) == varying_dims(theirs):
+                    self.space.tie(mine, theirs)
+
+    def data_of(self, source: Tensor) -> Tensor:
+        """`source.data`."""
+        data = source.data
+        self.set_layers(data, self.layers(source))
+        return data
 
     @contextmanager
     def following_modules(self) -> Iterator[None]:
-        """Keep the name of the running module, for reasons."""
+        """Keep the name of the running module."""
         handles = []
         for name, module in self._model.named_modules():
             handles.append(module.register_forward_pre_hook(self._enter(name)))
@@ -127,68 +157,93 @@ class Tracer(TorchDispatchMode):
         named = [*self._model.named_parameters(), *self._model.named_buffers()]
         some_trainable = any(p.requires_grad for p in self._model.parameters())
         for name, tensor in named:
-            if not tensor.is_floating_point() or tensor.ndim == 0:
+            if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.ndim == 0:
                 continue
             # The kernel dimensions of a convolution are no channels.
             dims = 2 if id(tensor) in convolution_weights else tensor.ndim
             layers = []
             for dim in range(dims):
-                ids = self.space.allocate(name, dim, tensor.shape[dim])
-                shape = [1] * tensor.ndim
-                shape[dim] = -1
-                layers.append(ids.view(shape))
-            self.set_layers(tensor, layers)
+                if tensor.shape[dim] > 1:
+                    ids = self.space.allocate(name, dim, tensor.shape[dim])
+                    shape = [1] * tensor.ndim
+                    shape[dim] = -1
+                    layers.append(ids.view(shape))
+            self._layers[tensor] = layers
             if some_trainable and isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
                 self.freeze(layers, f"{name} is fixed (requires_grad is False)")
 
 
-def example_input(model: nn.Module, channels: int = 3) -> Tensor:
-    """The smallest square image batch `(1, channels, s, s)` on which the network runs.
+class Assignments(TorchFunctionMode):
+    """Tells a tracer of `weight.data`, read and written, which is no op that it would see."""
 
-    Raises:
-        ModelError: it runs on none of the sizes tried; the message carries the last error.
-    """
-    tensor = next(iter(model.parameters()), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
-    error: Exception | None = None
-    for size in _SIZES:
-        image = torch.rand(1, channels, size, size, generator=generator).to(tensor)
-        try:
-            with torch.no_grad():
-                model(image)
-            return image
-        except Exception as caught:
-            error = caught
-    raise ModelError(
-        f"the network runs on no {channels}-channel image of {_SIZES[0]} to {_SIZES[-1]} pixels "
-        f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-        "drc needs a module that maps an RGB image batch to an SR image batch"
-    ) from error
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func == Tensor.data.__set__:  # type: ignore[attr-defined]
+            return self._tracer.assign(*args)
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return self._tracer.data_of(args[0])
+        return func(*args, **(kwargs or {}))
 
 
-def run_traced(model: nn.Module, inputs: Tensor) -> IdSpace:
-    """Run `model` once on `inputs` and return what was learnt about its channels.
+def run_traced(
+    model: nn.Module, inputs: Inputs, space: IdSpace | None = None
+) -> tuple[IdSpace, list[SizeCall]]:
+    """Run `model` once; return what was learnt about its channels, and the sizes it was given.
 
     Network inputs and outputs are frozen. The model is neither changed nor copied.
+
+    Args:
+        model: the network.
+        inputs: what to run it on.
+        space: what an earlier run taught, to be added to.
 
     Raises:
         ModelError: the forward pass fails.
     """
-    import drc.graph.rules  # noqa: F401  (fills RULES)
-
-    space = IdSpace()
+    space = space or IdSpace()
     tracer = Tracer(model, space)
-    ids = space.allocate("<input>", 1, inputs.shape[1])
-    shape = [1, -1] + [1] * (inputs.ndim - 2)
-    tracer.set_layers(inputs, [ids.view(shape)])
-    tracer.freeze([ids], "network input")
-    with torch.no_grad(), tracer.following_modules(), tracer:
+    recorder = SizeRecorder(tracer)
+    with torch.no_grad(), slow_attention(), tracer.following_modules(), running(tracer), recorder:
+        feed(tracer, inputs)
         try:
-            outputs = model(inputs)
+            outputs = call(model, inputs)
         except Exception as error:
             raise ModelError(
                 f"the network fails while being traced ({type(error).__name__}: {error})"
             ) from error
-    for output in tree_leaves(outputs):
+    for output in tensors_of(outputs):
         tracer.freeze(tracer.layers(output), "network output")
-    return space
+    return space, recorder.calls
+
+
+def feed(tracer: Tracer, inputs: Inputs) -> None:
+    """Give the channels of the inputs ids, and freeze them."""
+    for number, tensor in enumerate(tensors_of(inputs)):
+        if tensor.ndim < 2 or not tensor.is_floating_point() or tensor.shape[1] == 1:
+            continue
+        ids = tracer.space.allocate(f"<input{number or ''}>", 1, tensor.shape[1])
+        tracer.set_layers(tensor, [ids.view([1, -1] + [1] * (tensor.ndim - 2))])
+        tracer.freeze([ids], "network input")
+
+
+@contextmanager
+def running(tracer: Tracer) -> Iterator[None]:
+    """Trace what is run inside."""
+    with tracer, Assignments(tracer):
+        yield
+
+
+@contextmanager
+def slow_attention() -> Iterator[None]:
+    """Let torch's attention modules run op by op; their fused form hides its channels."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from drc.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
-from drc.graph.surgery import KeepSets, cut, mask
+from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
+from drc.graph.masked import run_exactly, run_masked
+from drc.graph.sizes import attached
+from drc.graph.surgery import Cut, KeepSets, cut, get_cut
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
-_PATTERNS = 4
+_PATTERNS = 3
 _NO_WEIGHT = 1e-4
+_BREAKS = "cutting it breaks the forward pass"
 
 
-def verify(model: nn.Module, graph: ChannelGraph, inputs: Tensor, seed: int = 0) -> ChannelGraph:
+class CutError(Exception):
+    """Some cut network does not run."""
+
+
+def verify(
+    model: nn.Module, graph: ChannelGraph, inputs: Inputs, seed: int = 0, strict: bool = False
+) -> ChannelGraph:
     """Return `graph` without the groups whose removal fails or changes more than it should.
 
     All groups are cut at once, each to a random width, in several patterns and at two input
@@ -32,23 +42,63 @@ def verify(model: nn.Module, graph: ChannelGraph, inputs: Tensor, seed: int = 0)
     Args:
         model: the network, in eval mode; it is not changed.
         graph: what the tracer found.
-        inputs: the example input.
+        inputs: the example inputs.
         seed: of the random patterns.
+        strict: raise where a cut does not run, instead of looking for the groups behind it.
+
+    Raises:
+        CutError: a cut does not run, with `strict`.
     """
     judge = _Judge(model, graph, inputs)
+    # Streams first, so that what fails only beside a cut stream is blamed, and not the stream.
+    ordered = sorted(graph.groups, key=lambda group: -len(group.slices))
     reasons: dict[str, str] = {}
     for number in range(_PATTERNS):
         pattern = _random_pattern(graph, seed + number)
+        proven: dict[str, str] = {}
         while True:
-            healthy = [group for group in graph.groups if group.name not in reasons]
-            why = judge.failure({group.name: pattern[group.name] for group in healthy}, number)
+            healthy = [group for group in ordered if group.name not in reasons | proven]
+            why = judge.failure(_part(pattern, healthy), number)
             if why is None:
                 break
-            reasons.update(_culprits(judge, healthy, pattern, number, why))
+            if strict and why.startswith(_BREAKS):
+                raise CutError(why)
+            group, why = _first_culprit(judge, healthy, pattern, number, why)
+            proven.update({kin.name: why for kin in healthy if _kind(kin) == _kind(group)})
+            reasons[group.name] = why
+        doubtful = [group for group in ordered if group.name in proven.keys() - reasons.keys()]
+        together = [g for g in ordered if g.name not in reasons | proven] + doubtful
+        if doubtful and judge.failure(_part(pattern, together), number) is not None:
+            reasons.update(proven)
+    graph = replace(graph, calls=tuple(c for c in graph.calls if c.module in judge.resized))
     return graph.freeze(reasons) if reasons else graph
 
 
-def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Tensor) -> None:
+def _first_culprit(
+    judge: _Judge, groups: Sequence[Group], pattern: Mapping[str, Any], number: int, why: str
+) -> tuple[Group, str]:
+    """The group with which cutting starts to fail, as one after the other is cut."""
+    fine, bad = 0, len(groups)
+    while bad - fine > 1:
+        middle = (fine + bad) // 2
+        reason = judge.failure(_part(pattern, groups[:middle]), number)
+        if reason is None:
+            fine = middle
+        else:
+            bad, why = middle, reason
+    return groups[bad - 1], why
+
+
+def _part(pattern: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    return {group.name: pattern[group.name] for group in groups}
+
+
+def _kind(group: Group) -> tuple[str, int]:
+    """What the groups of repeated blocks have in common."""
+    return re.sub(r"\d+", "*", group.name), group.size
+
+
+def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Inputs) -> None:
     """Raise ModelError unless cutting `model` to `keep` equals masking it, at two input sizes."""
     judge = _Judge(model, graph, inputs)
     for number in range(len(judge.images)):
@@ -57,128 +107,154 @@ def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Tensor)
             raise ModelError(f"the cut network is not what it should be ({why}); please report it")
 
 
-def compare(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Tensor) -> float:
+def compare(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Inputs) -> float:
     """Largest difference between the cut and the masked network, in units of the output."""
-    return _difference(cut(model, graph, keep), mask(model, graph, keep), inputs)
+    small = cut(model, graph, keep)
+    with torch.no_grad():
+        ours = call(small, inputs)
+    return _difference(ours, run_masked(model, graph, keep, inputs))
 
 
 class _Judge:
-    """A copy of the network, prepared for comparisons, and what they compare."""
+    """What the comparisons need, and the modules whose sizes had to be rewritten in them."""
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Tensor) -> None:
-        self.graph = graph
-        self.model, inputs = _in_double(model, inputs)
-        larger = torch.cat((torch.cat((inputs, inputs.flip(-1)), -1),) * 2, -2)
-        self.images = [x for x in (inputs, larger) if _runs(self.model, x)]
-        self.trains = _runs(copy.deepcopy(self.model).train(), inputs)
-        exact = inputs.dtype == torch.float64 and not _leaves_double(self.model, inputs)
-        tolerance = _TOLERANCE[torch.float64 if exact else torch.float32]
-        self.allowed = [tolerance * _magnitude(self.model, image) for image in self.images]
+    def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> None:
+        self.graph, self.model = graph, _woken(model)
+        self.resized: set[str] = set()
+        self.dtype, inputs, exact = _widest(self.model, graph, inputs)
+        self.tolerance = _TOLERANCE[torch.float64 if exact else torch.float32]
+        self.images = [inputs]
+        if isinstance(inputs, Tensor):
+            larger = torch.cat((torch.cat((inputs, inputs.flip(-1)), -1),) * 2, -2)
+            if self._dense_runs(larger):
+                self.images.append(larger)
+        self._trains: bool | None = None
 
     def failure(self, keep: KeepSets, number: int) -> str | None:
         """Why cutting to `keep` goes wrong, or None when it equals masking."""
         if not keep:
             return None
-        which = number % len(self.images)
+        image = self.images[number % len(self.images)]
         try:
-            small = cut(self.model, self.graph, keep)
-            error = _difference(small, mask(self.model, self.graph, keep), self.images[which])
-            if self.trains:
-                small.train()
-                with torch.no_grad():
-                    small(self.images[which])
+            small = cut(self.model, self.graph, keep, self.dtype)
+            with torch.no_grad():
+                ours = call(small, image)
+            if number < len(self.images):
+                self._try_training(small, image)
         except Exception as caught:  # whatever a foreign forward raises on other sizes
-            text = str(caught).splitlines()
-            return (
-                f"cutting it breaks the forward pass ({text[0] if text else type(caught).__name__})"
-            )
-        if error <= self.allowed[which]:
-            return None
-        return f"cutting it differs from masking it by {error:.1e}"
+            lines = str(caught).splitlines() or [type(caught).__name__]
+            return f"{_BREAKS} ({lines[0]})"
+        theirs = run_masked(self.model, self.graph, keep, image, self.dtype)
+        error = _difference(ours, theirs)
+        allowed = self.tolerance * _magnitude(theirs)
+        if not error <= allowed and not self._jumps(keep, image, theirs, error):
+            return f"cutting it differs from masking it by {error:.1e}"
+        self.resized.update(name for name, f in attached(small).items() if f.applied)
+        self.resized.update(
+            rule.module for rule in (get_cut(small) or Cut()).sizes if rule.op == "groups"
+        )
+        return None
+
+    def _jumps(self, keep: KeepSets, image: Inputs, theirs: Any, error: float) -> bool:
+        """Whether rounding alone moves the outputs as far: a sort or an arg max among equals."""
+        generator = torch.Generator().manual_seed(0)
+        nudged = map_inputs(lambda t: _nudged(t, generator), image)
+        moved = run_masked(self.model, self.graph, keep, nudged, self.dtype)
+        return 0.1 * error < _difference(moved, theirs) < math.inf
+
+    def _try_training(self, small: nn.Module, image: Inputs) -> None:
+        """Run the cut network in training mode, if the dense one can."""
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                call(small.train(), image)
+        except Exception:
+            if self._trains is None:
+                twin = copy.deepcopy(self.model).to(self.dtype).train()
+                self._trains = _runs(twin, image)
+            if self._trains:
+                raise
+
+    def _dense_runs(self, inputs: Inputs) -> bool:
+        try:
+            run_masked(self.model, self.graph, {}, inputs, self.dtype)
+            return True
+        except Exception:  # a foreign forward may raise anything
+            return False
 
 
-def _culprits(
-    judge: _Judge, groups: Sequence[Group], pattern: Mapping[str, list[int]], number: int, why: str
-) -> dict[str, str]:
-    """The smallest failing parts, found by halving; parts that fail only together go together."""
-    if len(groups) == 1:
-        return {groups[0].name: why}
-    middle = len(groups) // 2
-    found: dict[str, str] = {}
-    for half in (groups[:middle], groups[middle:]):
-        reason = judge.failure({group.name: pattern[group.name] for group in half}, number)
-        if reason is not None:
-            found.update(_culprits(judge, half, pattern, number, reason))
-    return found or {group.name: why for group in groups}
-
-
-def _difference(first: nn.Module, second: nn.Module, inputs: Tensor) -> float:
-    with torch.no_grad():
-        ours, theirs = _outputs(first(inputs)), _outputs(second(inputs))
-    if [x.shape for x in ours] != [x.shape for x in theirs]:
+def _difference(ours: Any, theirs: Any) -> float:
+    first, second = tensors_of(ours), tensors_of(theirs)
+    if [x.shape for x in first] != [x.shape for x in second]:
         return math.inf
-    errors = [(x - y).abs().max().item() for x, y in zip(ours, theirs, strict=True)]
+    errors = [(x - y).abs().max().item() for x, y in zip(first, second, strict=True) if x.numel()]
     return max((math.inf if math.isnan(e) else e for e in errors), default=0.0)
 
 
-def _random_pattern(graph: ChannelGraph, seed: int) -> dict[str, list[int]]:
-    """Keep a random number of atoms in every group, so that hidden couplings show."""
+def _random_pattern(graph: ChannelGraph, seed: int) -> dict[str, list[list[int]]]:
+    """Keep a random number of atoms in every group, so that hidden couplings show.
+
+    At least a quarter: a layer norm over one or two channels multiplies rounding errors.
+    """
     generator = torch.Generator().manual_seed(seed)
     pattern = {}
     for group in graph.groups:
-        width = 1 + int(torch.randint(group.size, (1,), generator=generator))
-        order = torch.randperm(group.size, generator=generator).tolist()
-        pattern[group.name] = sorted(order[:width])
+        least = max(1, group.size // 4)
+        width = int(torch.randint(least, group.size + 1, (1,), generator=generator))
+        orders = [torch.randperm(group.size, generator=generator) for _ in range(group.blocks)]
+        pattern[group.name] = [sorted(order[:width].tolist()) for order in orders]
     return pattern
 
 
-def _in_double(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
-    """A copy, in float64 where it runs in that, so that rounding is not taken for a fault."""
-    twin = copy.deepcopy(model)
+def _woken(model: nn.Module) -> nn.Module:
+    """A twin that shares the weights, except that none is all zero."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if parameter.is_floating_point() and parameter.abs().max() < _NO_WEIGHT:
-                noise = 0.1 * torch.rand(parameter.shape, generator=generator)
-                parameter.copy_(noise.to(parameter))
-    double = copy.deepcopy(twin).double()
-    if _runs(double, inputs.double()):
-        return double, inputs.double()
-    return twin, inputs
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = parameter
+        if parameter.is_floating_point() and _largest(parameter) < _NO_WEIGHT:
+            noise = 0.1 * torch.rand(parameter.shape, generator=generator)
+            memo[id(parameter)] = nn.Parameter(noise.to(parameter), parameter.requires_grad)
+    return copy.deepcopy(model, memo)
 
 
-def _runs(model: nn.Module, inputs: Tensor) -> bool:
+def _largest(parameter: Tensor) -> float:
+    return torch.linalg.vector_norm(parameter.detach(), math.inf).item() if parameter.numel() else 1
+
+
+def _widest(
+    model: nn.Module, graph: ChannelGraph, inputs: Inputs
+) -> tuple[torch.dtype | None, Inputs, bool]:
+    """float64 where the network runs in it, so that rounding is not taken for a fault.
+
+    Returns:
+        The number type (None for the model's own), the inputs in it, and whether no op computes
+        in less, which limits what can be told.
+    """
+    wide = map_inputs(lambda t: t.double() if t.is_floating_point() else t, inputs)
+    try:
+        _, exact = run_exactly(model, graph, {}, wide, torch.float64)
+        with torch.no_grad():
+            call(cut(model, graph, {}, torch.float64), wide)
+        return torch.float64, wide, exact
+    except Exception:  # a foreign forward may raise anything
+        return None, inputs, False
+
+
+def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+    return tensor * (1 + 1e-13 * noise)
+
+
+def _runs(model: nn.Module, inputs: Inputs) -> bool:
     try:
         with torch.no_grad():
-            model(inputs)
+            call(model, inputs)
         return True
     except Exception:  # a foreign forward may raise anything
         return False
 
 
-def _leaves_double(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether some op of a float64 network computes in less, which limits what can be told."""
-    with _Watch() as watch, torch.no_grad():
-        model(inputs)
-    return watch.saw_less
-
-
-class _Watch(TorchDispatchMode):
-    saw_less = False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        outputs = func(*args, **(kwargs or {}))
-        for leaf in _outputs(outputs):
-            self.saw_less |= leaf.is_floating_point() and leaf.dtype != torch.float64
-        return outputs
-
-
-def _magnitude(model: nn.Module, inputs: Tensor) -> float:
-    with torch.no_grad():
-        return max(1e-6, *(x.abs().max().item() for x in _outputs(model(inputs))))
-
-
-def _outputs(outputs: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+def _magnitude(outputs: Any) -> float:
+    return max((x.abs().max().item() for x in tensors_of(outputs) if x.numel()), default=0) + 1e-6

@@ -18,7 +18,8 @@ from drc.models.traits import get_traits
 from drc.runtime import Progress
 
 Scores = dict[str, np.ndarray]
-"""Group name -> one score per atom, `(atoms,)` float64; higher is kept longer."""
+"""Group name -> scores `(blocks, atoms)` float64; higher is kept longer. Every block of a group
+(a head, say) keeps its own best channels."""
 
 
 @dataclass
@@ -98,13 +99,19 @@ def score(name: str, calibration: Calibration) -> Scores:
     return calibration.cache[name]
 
 
-def keep_best(scores: Scores, widths: dict[str, int]) -> dict[str, list[int]]:
-    """Keep sets: the `widths[g]` best atoms of every group, ascending; ties go to the first."""
+def keep_best(scores: Scores, widths: dict[str, int]) -> dict[str, list[list[int]]]:
+    """Keep sets: the `widths[g]` best atoms of every block, ascending; ties go to the first."""
     keep = {}
     for name, width in widths.items():
-        order = np.argsort(-scores[name], kind="stable")
-        keep[name] = sorted(order[:width].tolist())
+        order = np.argsort(-scores[name], axis=1, kind="stable")
+        keep[name] = np.sort(order[:, :width], axis=1).tolist()
     return keep
+
+
+def loss_of_removing(scores: np.ndarray) -> np.ndarray:
+    """Summed score of the worst channels of every block, by how many go, `(atoms + 1,)`."""
+    worst_first = np.sort(scores, axis=1).sum(0)
+    return np.concatenate(([0.0], np.cumsum(worst_first)))
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from drc.training.losses import dual_regression_loss
 def dual_taylor(calibration: Calibration) -> Scores:
     """Mean over single crops of the squared gate gradient, in squared units of the loss."""
     groups = calibration.graph.groups
-    totals = {group.name: np.zeros(group.size) for group in groups}
+    totals = {group.name: np.zeros((group.blocks, group.size)) for group in groups}
     count = 0
     for gradients in gate_gradients(calibration):
         for group, gradient in zip(groups, gradients, strict=True):
@@ -36,7 +37,7 @@ def dual_taylor(calibration: Calibration) -> Scores:
 
 
 def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
-    """For each calibration crop, dL/dgate of every atom: one `(atoms,)` array per group.
+    """For each calibration crop, dL/dgate of every channel: `(blocks, atoms)` per group.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -81,13 +82,20 @@ def gate_slices(group: Group) -> list[Slice]:
     """The slices that carry a gate: the readers, or the first writer where no weight reads.
 
     Channels that only meet each other (queries and keys) have no reading weight; there the gate
-    sits on the module that writes the first of them.
+    sits on the module that writes the first of them. Every block has slices of its own.
     """
-    readers = [part for part in group.slices if part.read]
-    if readers:
-        return readers
-    first = group.slices[0].tensor.rpartition(".")[0]
-    return [part for part in group.slices if part.tensor.rpartition(".")[0] == first]
+    gates = []
+    for block in range(group.blocks):
+        parts = [_in_block(part, block) for part in group.slices if block in part.block]
+        readers = [part for part in parts if part.read]
+        first = parts[0].tensor.rpartition(".")[0]
+        gates += readers or [p for p in parts if p.tensor.rpartition(".")[0] == first]
+    return gates
+
+
+def _in_block(part: Slice, block: int) -> Slice:
+    columns = part.block == block
+    return replace(part, indices=part.indices[:, columns], block=part.block[columns])
 
 
 def single_crops(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
@@ -121,9 +129,9 @@ def _pulls(
 
 
 def _per_atom(group: Group, slices: list[Slice], pulls: dict) -> np.ndarray:
-    total = np.zeros(group.size)
+    total = np.zeros((group.blocks, group.size))
     for part in slices:
         pull = pulls.get((part.tensor, part.dim))
         if pull is not None:
-            total += pull[part.indices].sum(1)
+            total[part.block[0]] += pull[part.indices].sum(1)
     return total

@@ -14,16 +14,17 @@ def l1(calibration: Calibration) -> Scores:
     parameters = dict(calibration.model.named_parameters())
     scores = {}
     for group in calibration.graph.groups:
-        total, count = np.zeros(group.size), 0
+        total = np.zeros((group.blocks, group.size))
+        count = np.zeros((group.blocks, 1))
         for part in writing_slices(group):
             weight = parameters.get(part.tensor)
             if weight is None or weight.ndim < 2:
                 continue
             rest = [d for d in range(weight.ndim) if d != part.dim]
             sums = weight.detach().abs().sum(rest).double().cpu().numpy()
-            total += sums[part.indices].sum(1)
-            count += weight.numel() // weight.shape[part.dim] * part.indices.shape[1]
-        scores[group.name] = total / max(1, count)
+            np.add.at(total, part.block, sums[part.indices].T)
+            np.add.at(count, part.block, weight.numel() // weight.shape[part.dim])
+        scores[group.name] = total / np.maximum(1, count)
     return scores
 
 

@@ -11,4 +11,5 @@ from drc.importance.base import Calibration, Scores, register
 def random(calibration: Calibration) -> Scores:
     """Uniform numbers from the calibration seed."""
     generator = np.random.default_rng(calibration.seed)
-    return {group.name: generator.random(group.size) for group in calibration.graph.groups}
+    groups = calibration.graph.groups
+    return {group.name: generator.random((group.blocks, group.size)) for group in groups}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drc.importance.base import score
+from drc.importance.base import loss_of_removing, score
 from drc.strategies.allocation import Losses, allocate_widths
 from drc.strategies.base import Problem, register
 
@@ -23,6 +23,5 @@ def width_losses(problem: Problem) -> Losses:
     scores = score("dual_taylor", problem.calibration)
     losses = []
     for group, option in zip(problem.calibration.graph.groups, problem.options, strict=True):
-        removed = np.concatenate(([0.0], np.cumsum(np.sort(scores[group.name]))))
-        losses.append(removed[group.size - option])
+        losses.append(loss_of_removing(scores[group.name])[group.size - option])
     return losses

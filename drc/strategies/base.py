@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from drc.errors import BudgetError, UsageError, unknown_name
 from drc.graph.cost import CostModel
+from drc.graph.groups import Group
 from drc.importance.base import Calibration
 
 TOLERANCE = 0.01
@@ -112,10 +114,16 @@ def solve(name: str, problem: Problem) -> dict[str, int]:
     return {n: int(w) for n, w in zip(problem.cost.names, widths, strict=True)}
 
 
-def width_options(size: int, round_to: int, min_width: int) -> np.ndarray:
-    """The widths a group of `size` atoms may take: multiples of `round_to`, and `size` itself."""
-    multiples = [w for w in range(round_to, size, round_to) if w >= min_width]
-    return np.asarray([*multiples, size], dtype=np.int64)
+def width_options(group: Group, round_to: int, min_width: int) -> np.ndarray:
+    """The widths a group may take, in atoms, ascending; the last is its size.
+
+    Every tensor keeps a multiple of `round_to` channels and at least `min_width`. An atom of a
+    group with heads is several channels in each of them.
+    """
+    channels = math.gcd(*(part.indices.shape[1] for part in group.slices))
+    step = round_to // math.gcd(round_to, channels)
+    widths = range(step, group.size, step)
+    return np.asarray([*(w for w in widths if w * channels >= min_width), group.size], np.int64)
 
 
 @cache

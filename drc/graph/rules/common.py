@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from drc.graph.ids import NO_CHANNEL, varies
+from drc.graph.ids import NO_CHANNEL
 from drc.graph.tracer import Layers, Tracer
 
 
-def along(tracer: Tracer, ids: Tensor, dim: int) -> Tensor:
+def varies(ids: Tensor, dim: int) -> bool:
+    """Whether a layer's ids change along `dim`."""
+    return ids.shape[dim] > 1
+
+
+def along(tracer: Tracer, ids: Tensor, dim: int, size: int) -> Tensor:
     """Reduce a layer to one id per index of `dim`, `(size,)`, tying ids that share an index.
 
     An index whose elements belong to no channel gives NO_CHANNEL.
     """
-    for other in range(ids.ndim):
-        if other != dim % ids.ndim and not varies(ids, other):
-            ids = ids.narrow(other, 0, 1)
     rows = ids.movedim(dim, 0).reshape(ids.shape[dim], -1)
-    if rows.shape[1] == 1:
-        return rows[:, 0]
-    first = rows.amax(1)
-    tracer.space.tie(first[:, None], rows)
-    return first
+    first = rows[:, 0]
+    if rows.shape[1] > 1:
+        first = rows.amax(1)
+        tracer.space.tie(first[:, None], rows)
+    return first.expand(size)
 
 
-def place(ids: Tensor, dim: int, shape: torch.Size) -> Tensor:
-    """Spread one id per index of `dim` over a tensor of `shape`, without copying."""
-    view = [1] * len(shape)
-    view[dim] = -1
-    return ids.view(view).expand(shape)
+def place(ids: Tensor, dim: int, rank: int) -> Tensor:
+    """One id per index of `dim` as a layer of a tensor of the given rank."""
+    shape = [1] * rank
+    shape[dim] = -1
+    return ids.reshape(shape)
 
 
 def split_by_variation(layers: Layers, dim: int) -> tuple[Layers, Layers]:
@@ -40,16 +44,22 @@ def split_by_variation(layers: Layers, dim: int) -> tuple[Layers, Layers]:
 
 
 def merge(first: Tensor, second: Tensor) -> Tensor:
-    """One layer for two tied ones of equal shape, in the form that stores less."""
-    if _stored(second) < _stored(first):
+    """One layer for two tied ones of equal rank, in the form that stores less."""
+    if second.numel() < first.numel():
         first, second = second, first
     if bool((first == NO_CHANNEL).any()):
         return torch.where(first == NO_CHANNEL, second, first)
     return first
 
 
-def _stored(ids: Tensor) -> int:
-    size = 1
-    for length, stride in zip(ids.shape, ids.stride(), strict=True):
-        size *= length if stride else 1
-    return size
+def bind(func: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """Arguments by the names of the op's schema, defaults included."""
+    arguments = func._schema.arguments
+    defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
+    names = [argument.name for argument in arguments]
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+def op_name(func: Any) -> str:
+    """The op's name as reasons give it, such as `aten.sort`."""
+    return func._schema.name.replace("::", ".")

@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drc.graph.ids import NO_CHANNEL
-from drc.graph.rules.common import along, place, split_by_variation
+from drc.graph.ids import CONSTANT, FIXED_COUNT, NO_CHANNEL, distinct, varying_dims
+from drc.graph.rules.common import along, place, split_by_variation, varies
 from drc.graph.rules.pointwise import combine
 from drc.graph.tracer import Layers, Tracer, rule
-
-_CONSTANT = "reads a channel that is constant or not traced"
 
 
 @rule("aten::convolution", "aten::_convolution")
@@ -20,25 +18,45 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     image, weight, bias = args[0], args[1], args[2]
     transposed, groups = args[6], args[8]
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
-    reads = _one_per_index(tracer, weight, in_dim, out_dim)
-    writes = _one_per_index(tracer, weight, out_dim, in_dim)
-    channels = _input_channels(tracer, tracer.layers(image), image.shape[1])
+    reads = _one_per_index(tracer, weight, in_dim)
+    writes = _one_per_index(tracer, weight, out_dim)
+    layers = tracer.layers(image)
+    # A weight convolved by another, as in merged layers: its own input channels are the batch.
+    batch = [ids for ids in layers if varying_dims(ids) == {0}]
+    rest = [ids for ids in layers if not any(ids is other for other in batch)]
+    channels = _input_channels(tracer, rest, image.shape[1])
     if groups > 1 and weight.shape[1] == 1 and groups == image.shape[1]:
         kept = reads if transposed else writes
         tracer.space.tie(channels[:, None], kept.view(groups, -1))
         _freeze_constant(tracer, channels.repeat_interleave(len(kept) // groups), kept)
         outgoing = kept
-    else:
+    elif groups > 1 and not transposed and groups >= weight.shape[1]:
+        _keep_groups_whole(tracer, channels.view(groups, -1), writes.view(groups, -1), reads)
+        outgoing = writes
+    elif groups > 1:
         incoming = reads.view(groups, -1) if transposed else reads.expand(groups, -1)
         _read(tracer, channels.view(groups, -1), incoming)
-        if groups > 1:
-            _keep_groups_equal(tracer, incoming)
+        if transposed:
+            tracer.space.keep_rectangular(incoming)
         outgoing = writes.repeat(groups) if transposed else writes
-        if groups > 1:
-            _keep_groups_equal(tracer, outgoing.view(groups, -1))
+        if not transposed:
+            tracer.space.keep_rectangular(outgoing.view(groups, -1))
+    else:
+        _read(tracer, channels, reads)
+        outgoing = writes
     for ids in tracer.layers(bias):
         tracer.space.tie(ids, outgoing)
-    tracer.set_layers(outputs, [place(outgoing, 1, outputs.shape)])
+    tracer.set_layers(outputs, [place(outgoing, 1, outputs.ndim), *batch])
+
+
+def _keep_groups_whole(tracer: Tracer, channels: Tensor, writes: Tensor, reads: Tensor) -> None:
+    """Many small groups lose whole groups: what one reads and writes goes together."""
+    everything = torch.cat((channels, writes), 1)
+    first = everything.amax(1, keepdim=True)
+    tracer.space.tie(first, everything)
+    tracer.space.mark_read(channels)
+    tracer.freeze([reads], FIXED_COUNT)
+    _freeze_constant(tracer, channels.amax(1), first[:, 0])
 
 
 def _input_channels(tracer: Tracer, layers: Layers, size: int) -> Tensor:
@@ -47,23 +65,21 @@ def _input_channels(tracer: Tracer, layers: Layers, size: int) -> Tensor:
     tracer.freeze([ids for ids in outside if ids.unique().numel() > 1], "mixed by a convolution")
     channels = torch.zeros(size, dtype=torch.int64)
     for ids in inside:
-        found = along(tracer, ids, 1)
+        found = along(tracer, ids, 1, size)
         tracer.space.tie(channels, found)
         channels = torch.where(channels == NO_CHANNEL, found, channels)
     return channels
 
 
-def _one_per_index(tracer: Tracer, weight: Tensor, dim: int, other: int) -> Tensor:
+def _one_per_index(tracer: Tracer, weight: Tensor, dim: int) -> Tensor:
     """The weight's ids along `dim`, or NO_CHANNEL where its layers are not simply per index."""
-    layers, shape = tracer.layers(weight), weight.shape
-    found = torch.zeros(shape[dim], dtype=torch.int64)
-    for index, ids in enumerate(layers):
-        belongs = index == dim if shape[dim] == 1 else split_by_variation([ids], dim)[0]
-        if not belongs:
+    found = torch.zeros(weight.shape[dim], dtype=torch.int64)
+    for ids in tracer.layers(weight):
+        if not varies(ids, dim):
             continue
-        if split_by_variation([ids], other)[0]:
+        if varies(ids, 1 - dim):
             tracer.freeze([ids], "a weight whose input and output channels are mixed")
-        found = along(tracer, ids, dim)
+        found = along(tracer, ids, dim, weight.shape[dim])
     return found
 
 
@@ -79,47 +95,91 @@ def _freeze_constant(tracer: Tracer, channels: Tensor, slices: Tensor) -> None:
     for constant, other in ((channels, slices), (slices, channels)):
         unread = other[(constant == NO_CHANNEL) & (other != NO_CHANNEL)]
         if unread.numel():
-            tracer.freeze([unread], _CONSTANT)
+            tracer.freeze([unread], CONSTANT)
 
 
-def _keep_groups_equal(tracer: Tracer, rows: Tensor) -> None:
-    """Grouped layers need the same number of channels in each group: tie position by position."""
-    tracer.space.tie(rows[:1], rows)
+@rule("aten::mm", "aten::bmm", "aten::matmul", "aten::mv", "aten::dot")
+def product(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    left, right = args[0], args[1]
+    ours, theirs = tracer.layers(left), tracer.layers(right)
+    if left.ndim == 1:
+        ours = [ids[None] for ids in ours]
+    if right.ndim == 1:
+        theirs = [ids[:, None] for ids in theirs]
+    layers = multiply(tracer, ours, theirs)
+    gone = [dim for dim, tensor in ((-1, right), (-2, left)) if tensor.ndim == 1]
+    for dim in gone:
+        layers = [ids.squeeze(dim) for ids in layers]
+    tracer.set_layers(outputs, layers)
 
 
-@rule("aten::mm")
-def mm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    _product(tracer, args[0], args[1], outputs)
-
-
-@rule("aten::bmm")
-def bmm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    _product(tracer, args[0], args[1], outputs)
-
-
-@rule("aten::addmm", "aten::baddbmm")
+@rule("aten::addmm", "aten::baddbmm", "aten::addmv")
 def addmm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    _product(tracer, args[1], args[2], outputs)
+    product(tracer, func, args[1:], kwargs, outputs)
     tracer.set_layers(outputs, combine(tracer, [outputs, args[0]], outputs.shape))
 
 
-def _product(tracer: Tracer, left: Tensor, right: Tensor, outputs: Tensor) -> None:
+@rule(
+    "aten::scaled_dot_product_attention", "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_attention_math", "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
+)  # fmt: skip
+def attention(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """softmax(q k^T) v: queries are tied to keys, the values' channels flow on."""
+    query, key, value = (tracer.layers(tensor) for tensor in args[:3])
+    scores = multiply(tracer, query, [ids.transpose(-1, -2) for ids in key])
+    mixed = [ids for ids in scores if varies(ids, -1) or varies(ids, -2)]
+    tracer.freeze(mixed, "tokens of an attention")
+    first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+    tracer.set_layers(first, multiply(tracer, [], value))
+
+
+def multiply(tracer: Tracer, left: Layers, right: Layers) -> Layers:
     """`(..., M, K) @ (..., K, N)`: layers along K are summed over, the others flow on."""
-    sums_left, keeps_left = split_by_variation(tracer.layers(left), -1)
-    sums_right, keeps_right = split_by_variation(tracer.layers(right), -2)
+    sums_left, keeps_left = split_by_variation(left, -1)
+    sums_right, keeps_right = split_by_variation(right, -2)
+    keeps_left += _rows_of_matrices(tracer, sums_left)
     for one in sums_left:
         for two in sums_right:
             _tie_contracted(tracer, one, two)
-    for tensor, sums in ((left, sums_left), (right, sums_right)):
-        if len(tracer.layers(tensor)) > 1:  # activations have one layer, weights one per dim
+    for layers, sums in ((left, sums_left), (right, sums_right)):
+        if len(layers) > 1:  # activations have one layer, weights one per dimension
             for ids in sums:
                 tracer.space.mark_read(ids, by_weight=True)
     for here, there in ((sums_left, sums_right), (sums_right, sums_left)):
         if here and not there:
-            tracer.freeze(here, _CONSTANT)
-    rows = [ids[..., :1].expand(outputs.shape) for ids in keeps_left]
-    columns = [ids[..., :1, :].expand(outputs.shape) for ids in keeps_right]
-    tracer.set_layers(outputs, [*rows, *columns])
+            tracer.freeze(here, CONSTANT)
+    return [
+        *_without_nested(tracer, keeps_left, [*right, *left]),
+        *_without_nested(tracer, keeps_right, [*left, *right]),
+    ]
+
+
+def _rows_of_matrices(tracer: Tracer, layers: Layers) -> Layers:
+    """A weight matrix made of one dimension of a parameter: its entries cannot go one by one.
+
+    Its rows carry on what is frozen. (Tokens that were joined repeat their ids from row to row.)
+    """
+    rows = []
+    for ids in layers:
+        if varies(ids, ids.ndim - 2) and distinct(ids).numel() == ids.numel():
+            tracer.freeze([ids], "a weight whose input and output channels are mixed")
+            rows.append(ids.narrow(-1, 0, 1))
+    return rows
+
+
+def _without_nested(tracer: Tracer, layers: Layers, others: Layers) -> Layers:
+    """Drop what varies from matrix to matrix only, where the matrices' channels do so too."""
+    kept = []
+    for ids in layers:
+        dims = varying_dims(ids)
+        between = bool(dims) and max(dims) < ids.ndim - 2
+        finer = [other for other in others if between and dims < varying_dims(other)]
+        for fine in finer:
+            tracer.space.nest(ids, fine)
+        if not finer:
+            kept.append(ids)
+    return kept
 
 
 def _tie_contracted(tracer: Tracer, left: Tensor, right: Tensor) -> None:
@@ -134,7 +194,7 @@ def _tie_contracted(tracer: Tracer, left: Tensor, right: Tensor) -> None:
 
 def _without_last(tracer: Tracer, ids: Tensor) -> Tensor:
     """One id for each row of the last dimension; a padded corner does not speak for its row."""
-    if not split_by_variation([ids], -1)[0]:
+    if not varies(ids, ids.ndim - 1):
         return ids[..., 0]
     first = ids.amax(-1)
     tracer.space.tie(first[..., None], ids)

@@ -6,32 +6,149 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from drc.graph.ids import NO_CHANNEL, compact, varying_dims
+from drc.graph.inputs import tensors_of
+from drc.graph.rules.common import bind, varies
 from drc.graph.tracer import Tracer, rule
 
 
 @rule(
-    "aten::permute", "aten::transpose", "aten::t", "aten::expand", "aten::slice", "aten::select",
-    "aten::unsqueeze", "aten::squeeze", "aten::diagonal", "aten::unbind", "aten::split",
-    "aten::split_with_sizes", "aten::chunk", "aten::roll", "aten::flip", "aten::rot90",
-    "aten::reflection_pad1d", "aten::reflection_pad2d", "aten::replication_pad1d",
-    "aten::replication_pad2d", "aten::pixel_shuffle", "aten::pixel_unshuffle",
-    "aten::channel_shuffle", "aten::native_channel_shuffle", "aten::unfold", "aten::im2col",
-    "aten::repeat", "aten::index_select", "aten::index", "aten::cat", "aten::stack",
-    "aten::movedim", "aten::narrow", "aten::unsafe_split", "aten::unsafe_chunk",
+    "aten::permute", "aten::transpose", "aten::t", "aten::expand", "aten::select",
+    "aten::unsqueeze", "aten::squeeze", "aten::diagonal", "aten::unbind", "aten::rot90",
+    "aten::pixel_shuffle", "aten::pixel_unshuffle",
+    "aten::channel_shuffle", "aten::native_channel_shuffle", "aten::unfold",
+    "aten::repeat", "aten::cat", "aten::movedim", "aten::narrow",
+    "aten::unsafe_chunk", "aten::unsafe_split_with_sizes",
 )  # fmt: skip
 def move(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Ops that only copy or rearrange elements; what they pad with belongs to no channel."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    depth = max((len(tracer.layers(tensor)) for tensor in tensors), default=0)
+    depth = max((len(tracer.layers(t)) for t in tensors_of((args, kwargs))), default=0)
     moved = [_apply(tracer, func, args, kwargs, layer) for layer in range(depth)]
     _distribute(tracer, outputs, moved)
 
 
+@rule("aten::slice")
+def cut_out(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """Equal parts of the channels, such as two halves, stay equal."""
+    move(tracer, func, args, kwargs, outputs)
+    bound = bind(func, args, kwargs)
+    _keep_parts_equal(tracer, args[0], bound["dim"], outputs.shape[bound["dim"]])
+
+
+@rule("aten::split", "aten::split_with_sizes", "aten::chunk", "aten::unsafe_split")
+def split(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    move(tracer, func, args, kwargs, outputs)
+    dim = bind(func, args, kwargs)["dim"]
+    if len({output.shape[dim] for output in outputs}) == 1:
+        _keep_parts_equal(tracer, args[0], dim, outputs[0].shape[dim])
+
+
+def _keep_parts_equal(tracer: Tracer, whole: Tensor, dim: int, length: int) -> None:
+    dim %= whole.ndim
+    for ids in tracer.layers(whole):
+        if length and varies(ids, dim) and ids.shape[dim] % length == 0 and not tracer.owns(ids):
+            rows = ids.movedim(dim, -1)
+            tracer.space.keep_rectangular(rows.reshape(*rows.shape[:-1], -1, length))
+
+
+@rule("aten::stack")
+def stack(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """The stacked tensors must stay equally wide."""
+    move(tracer, func, args, kwargs, outputs)
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % outputs.ndim
+    for ids in tracer.layers(outputs):
+        tracer.space.keep_rectangular(ids.movedim(dim, 0))
+
+
+@rule("aten::index", "aten::index_select", "aten::embedding", "aten::gather", "aten::_unsafe_index")
+def index(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """Picking by position. The rows of a parameter that is looked up are no channels."""
+    table, dims = args[0], _picked_dims(func, args)
+    layers, kept = tracer.layers(table), []
+    for ids, wide in zip(layers, tracer.wide(table), strict=True):
+        if len(layers) > 1 and any(varies(ids, dim) for dim in dims):
+            tracer.freeze([ids], "looked up by position")
+        else:
+            kept.append(func(wide, *args[1:], **kwargs))
+    tracer.set_layers(outputs, kept)
+
+
+def _picked_dims(func: Any, args: tuple) -> set[int]:
+    if isinstance(args[1], (list, tuple)):
+        return {dim for dim, positions in enumerate(args[1]) if positions is not None}
+    return {0} if func._schema.name == "aten::embedding" else {args[1] % args[0].ndim}
+
+
+@rule("aten::view_as_real")
+def view_as_real(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    tracer.set_layers(outputs, [ids.unsqueeze(-1) for ids in tracer.layers(args[0])])
+
+
+@rule("aten::view_as_complex")
+def view_as_complex(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """Real and imaginary part are one number of one channel."""
+    layers = []
+    for ids in tracer.layers(args[0]):
+        tracer.space.tie(ids[..., 0], ids[..., -1])
+        layers.append(ids[..., 0])
+    tracer.set_layers(outputs, layers)
+
+
+@rule("aten::roll", "aten::flip")
+def turn(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    dims = bind(func, args, kwargs)["dims"]
+    if any(varies(ids, dim) for ids in tracer.layers(args[0]) for dim in dims) or not dims:
+        return move(tracer, func, args, kwargs, outputs)
+    tracer.set_layers(outputs, tracer.layers(args[0]))
+
+
+@rule(
+    "aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d",
+    "aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d",
+)  # fmt: skip
+def mirror(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    padded = range(args[0].ndim - len(args[1]) // 2, args[0].ndim)
+    if any(varies(ids, dim) for ids in tracer.layers(args[0]) for dim in padded):
+        return move(tracer, func, args, kwargs, outputs)
+    tracer.set_layers(outputs, tracer.layers(args[0]))
+
+
+@rule("aten::im2col")
+def unfold(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """`(N, C, H, W)` to `(N, C k k, L)`: a channel's pixels, padding included, are its own."""
+    image = args[0]
+    if any(varies(ids, dim) for ids in tracer.layers(image) for dim in (-1, -2)):
+        return move(tracer, func, args, kwargs, outputs)
+    parts = outputs.shape[-2] // image.shape[-3]
+    layers = []
+    for ids in tracer.layers(image):
+        channels = ids.squeeze(-1)
+        wide = channels.expand(*channels.shape[:-2], image.shape[-3], 1)
+        layers.append(wide.repeat_interleave(parts, dim=-2))
+    tracer.set_layers(outputs, layers)
+
+
+@rule("aten::as_strided_")
+def restride(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """Pooling to one pixel restrides its result; other uses may rearrange elements."""
+    layers = tracer.layers(args[0])
+    if any(ids.ndim != outputs.ndim for ids in layers) or outputs.shape[2:].numel() != 1:
+        tracer.freeze(layers, "rearranged by aten.as_strided_")
+
+
 @rule("aten::constant_pad_nd")
 def pad(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    moved = [func(ids, args[1], 0) for ids in tracer.layers(args[0])]
+    """Zeros beside a channel's pixels are its own; zeros beside channels belong to none."""
+    amounts = args[1]
+    moved = []
+    for ids in tracer.layers(args[0]):
+        own = list(amounts)
+        for place in range(len(amounts) // 2):
+            if not varies(ids, ids.ndim - 1 - place):
+                own[2 * place : 2 * place + 2] = [0, 0]
+        moved.append(func(ids, own, NO_CHANNEL) if any(own) else ids)
     tracer.set_layers(outputs, moved)
 
 
@@ -40,12 +157,19 @@ def reshape(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     """Views of broadcast ids may need a copy, which `reshape` makes."""
     if args[1:] and not isinstance(args[1], (list, tuple)):
         return same(tracer, func, args, kwargs, outputs)  # view(dtype)
-    tracer.set_layers(outputs, [ids.reshape(outputs.shape) for ids in tracer.layers(args[0])])
+    before = [len(varying_dims(ids)) for ids in tracer.layers(args[0])]
+    layers = [ids.reshape(outputs.shape) for ids in tracer.wide(args[0])]
+    layers = [ids if tracer.owns(ids) else compact(ids) for ids in layers]
+    for ids, dims in zip(layers, before, strict=True):
+        if len(varying_dims(ids)) > dims:
+            tracer.space.keep_rectangular(ids)
+    tracer.set_layers(outputs, layers)
 
 
 @rule(
     "aten::clone", "aten::alias", "aten::detach", "aten::contiguous", "aten::_to_copy",
-    "aten::lift_fresh", "aten::lift", "aten::to", "aten::lift_fresh_copy",
+    "aten::lift_fresh", "aten::lift", "aten::to", "aten::lift_fresh_copy", "aten::_conj",
+    "aten::_neg_view", "aten::resolve_conj", "aten::conj_physical", "aten::_conj_physical",
 )  # fmt: skip
 def same(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     copies = outputs.data_ptr() != args[0].data_ptr()
@@ -62,7 +186,7 @@ def _apply(tracer: Tracer, func: Any, args: tuple, kwargs: dict, layer: int) -> 
     def ids_of(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or (not leaf.is_floating_point() and not leaf.is_complex()):
             return leaf  # an index tensor stays what it is
-        layers = tracer.layers(leaf)
+        layers = tracer.wide(leaf)
         if layer < len(layers):
             return layers[layer]
         return torch.zeros((), dtype=torch.int64).expand(leaf.shape)

@@ -10,17 +10,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from drc.graph.ids import NO_CHANNEL, varying_dims
-from drc.graph.rules.common import merge
+from drc.graph.inputs import tensors_of
+from drc.graph.rules.common import merge, op_name
 from drc.graph.tracer import Layers, Tracer, rule
 
 
-@rule("pointwise", "aten::_prelu_kernel", "aten::where", "aten::dropout", "aten::native_dropout")
+@rule(
+    "pointwise", "aten::_prelu_kernel", "aten::where", "aten::dropout", "aten::native_dropout",
+    "aten::complex", "aten::polar", "aten::masked_fill", "aten::masked_fill_",
+)  # fmt: skip
 def pointwise(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    for output in tree_leaves(outputs):
-        if isinstance(output, Tensor):
-            layers = combine(tracer, tensors, output.shape)
-            _store(tracer, args, output, layers)
+    tensors = tensors_of((args, kwargs))
+    for output in tensors_of(outputs):
+        _store(tracer, args, output, combine(tracer, tensors, output.shape))
 
 
 def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
@@ -29,35 +31,67 @@ def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
     Layers that share a varying dimension are the same channels. A layer that shares none, and
     varies where another tensor has a real size (a table of positions, say), is frozen.
     """
-    entries = []
-    for tensor in tensors:
-        for ids in tracer.layers(tensor):
-            wide = ids.expand(shape)
-            entries.append((tensor, wide, varying_dims(wide)))
+    entries = [
+        (tensor, ids.reshape([1] * (len(shape) - ids.ndim) + list(ids.shape)))
+        for tensor in tensors
+        for ids in tracer.layers(tensor)
+    ]
+    if len(tensors) == 1:
+        return [ids.clone() if tracer.owns(ids) else ids for _, ids in entries]
+    entries = _without_strangers(tracer, entries, tensors, len(shape))
+    entries = _without_coarse(tracer, entries)
     partner = list(range(len(entries)))
     for a, b in combinations(range(len(entries)), 2):
-        if entries[a][0] is not entries[b][0] and entries[a][2] & entries[b][2]:
-            tracer.space.tie(entries[a][1], entries[b][1])
+        (one, here), (two, there) = entries[a], entries[b]
+        if one is not two and varying_dims(here) & varying_dims(there):
+            if here is not there:
+                tracer.space.tie(here, there)
             old, new = partner[b], partner[a]
             partner = [new if p == old else p for p in partner]
-    for _, ids, dims in entries:
-        tied = [other for other, _, along in entries if along & dims]
-        strangers = [
-            t for t in tensors if tracer.layers(t) and not any(t is other for other in tied)
-        ]
-        if any(_is_untracked(tracer, t, dim, shape) for dim in dims for t in strangers):
-            tracer.freeze([ids], "meets a dimension that carries no channels")
     merged: dict[int, Tensor] = {}
-    for (_, ids, _), root in zip(entries, partner, strict=True):
+    for (_, ids), root in zip(entries, partner, strict=True):
         merged[root] = merge(merged[root], ids) if root in merged else ids
     return list(merged.values())
 
 
-def _is_untracked(tracer: Tracer, tensor: Tensor, dim: int, shape: torch.Size) -> bool:
-    own = dim - (len(shape) - tensor.ndim)
-    if own < 0 or tensor.shape[own] == 1:
-        return False
-    return not any(dim in varying_dims(ids.expand(shape)) for ids in tracer.layers(tensor))
+Entry = tuple[Tensor, Tensor]
+"""A tensor and one of its layers, in the rank of the result."""
+
+
+def _without_coarse(tracer: Tracer, entries: list[Entry]) -> list[Entry]:
+    """Drop the layers with one id for several of another's, such as a scale per head."""
+    kept = []
+    for tensor, ids in entries:
+        dims = varying_dims(ids)
+        finer = [i for t, i in entries if t is not tensor and dims and dims < varying_dims(i)]
+        for fine in finer:
+            tracer.space.nest(ids, fine)
+        if not finer:
+            kept.append((tensor, ids))
+    return kept
+
+
+def _without_strangers(
+    tracer: Tracer, entries: list[Entry], tensors: list[Tensor], rank: int
+) -> list[Entry]:
+    """Freeze and drop the layers that vary where another tensor has no channels but a size."""
+    kept = []
+    for tensor, ids in entries:
+        dims = varying_dims(ids)
+        met = {id(other) for other, theirs in entries if varying_dims(theirs) & dims}
+        strangers = [
+            t for t in tensors if tracer.layers(t) and t is not tensor and id(t) not in met
+        ]
+        if any(_has_size(t, dim, rank) for t in strangers for dim in dims):
+            tracer.freeze([ids], "meets a dimension that carries no channels")
+        else:
+            kept.append((tensor, ids))
+    return kept
+
+
+def _has_size(tensor: Tensor, dim: int, rank: int) -> bool:
+    own = dim - (rank - tensor.ndim)
+    return own >= 0 and tensor.shape[own] > 1 and tensor.stride(own) != 0
 
 
 def _store(tracer: Tracer, args: tuple, output: Tensor, layers: Layers) -> None:
@@ -75,11 +109,15 @@ def write(tracer: Tracer, target: Tensor, layers: Layers) -> None:
     and the new ids are tied, which is safe, if less prunable than it could be.
     """
     own = tracer.layers(target)
-    if len(own) == len(layers) == 1 and tracer.owns(own[0]):
-        own[0].copy_(layers[0].expand(own[0].shape))
+    if len(own) == 1 and tracer.owns(own[0]):
+        if len(layers) == 1:
+            own[0].copy_(layers[0].expand(own[0].shape).clone())  # it may be a view of itself
+        else:
+            tracer.freeze(layers, "written into part of another tensor")
     elif len(own) == len(layers) and not any(bool((ids == NO_CHANNEL).any()) for ids in own):
         for mine, new in zip(own, layers, strict=True):
-            tracer.space.tie(mine, new)
+            if mine is not new:
+                tracer.space.tie(mine, new)
     elif target.untyped_storage().nbytes() == target.numel() * target.element_size():
         tracer.set_layers(target, layers)
     else:
@@ -89,8 +127,24 @@ def write(tracer: Tracer, target: Tensor, layers: Layers) -> None:
 @rule("aten::copy_")
 def copy(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     target, source = args[0], args[1]
-    layers = [ids.expand(target.shape) for ids in tracer.layers(source)]
+    rank = target.ndim
+    layers = [
+        ids.reshape([1] * (rank - ids.ndim) + list(ids.shape)) for ids in tracer.layers(source)
+    ]
     write(tracer, target, layers)
+
+
+@rule("aten::scatter", "aten::scatter_", "aten::scatter_add", "aten::scatter_add_")
+def scatter(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """Writing at data-dependent places along a dimension that carries no channels."""
+    tensors = tensors_of((args, kwargs))
+    dim = args[1] % args[0].ndim
+    mixed = [
+        ids for t in tensors for ids in tracer.layers(t) if ids.ndim > dim and ids.shape[dim] > 1
+    ]
+    if any(bool((ids != NO_CHANNEL).any()) for ids in mixed):
+        tracer.freeze(mixed, f"rearranged by {op_name(func)}")
+    _store(tracer, args, outputs, combine(tracer, tensors, outputs.shape))
 
 
 @rule(
@@ -101,11 +155,11 @@ def copy(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> 
 )  # fmt: skip
 def factory(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """A new tensor has no channels yet; ids of its own let later writes fill it piece by piece."""
-    tracer.set_layers(outputs, [tracer.own(torch.zeros(outputs.shape, dtype=torch.int64))])
+    if outputs.is_floating_point() or outputs.is_complex():
+        tracer.set_layers(outputs, [tracer.own(torch.zeros(outputs.shape, dtype=torch.int64))])
 
 
 @rule("unknown")
 def unknown(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     layers = [ids for leaf in tree_leaves((args, kwargs)) for ids in tracer.layers(leaf)]
-    name = func._schema.name.replace("::", ".")
-    tracer.freeze(layers, f"drc has no rule for {name}")
+    tracer.freeze(layers, f"drc has no rule for {op_name(func)}")

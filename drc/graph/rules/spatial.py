@@ -1,4 +1,4 @@
-"""Pooling and interpolation: each channel is mixed only with itself."""
+"""Pooling, interpolation, Fourier transforms: each channel is mixed only with itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drc.graph.rules.common import along, place
+from drc.graph.rules.common import along, bind, op_name, place, varies
 from drc.graph.tracer import Tracer, rule
 
 _RANK = {"1d": 1, "2d": 2, "3d": 3}
@@ -16,6 +16,7 @@ _RANK = {"1d": 1, "2d": 2, "3d": 3}
     "aten::avg_pool1d", "aten::avg_pool2d", "aten::avg_pool3d", "aten::adaptive_avg_pool1d",
     "aten::_adaptive_avg_pool2d", "aten::adaptive_avg_pool2d", "aten::_adaptive_avg_pool3d",
     "aten::max_pool2d_with_indices", "aten::max_pool2d", "aten::max_pool3d_with_indices",
+    "aten::max_pool1d", "aten::max_pool1d_with_indices", "aten::adaptive_max_pool1d",
     "aten::adaptive_max_pool2d", "aten::upsample_nearest1d", "aten::upsample_nearest2d",
     "aten::_upsample_nearest_exact2d", "aten::upsample_nearest3d", "aten::upsample_linear1d",
     "aten::upsample_bilinear2d", "aten::_upsample_bilinear2d_aa", "aten::upsample_bicubic2d",
@@ -28,5 +29,41 @@ def spatial(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     dim = image.ndim - rank - 1
     for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
         if isinstance(output, Tensor):
-            found = [along(tracer, ids, dim) for ids in tracer.layers(image)]
-            tracer.set_layers(output, [place(ids, dim, output.shape) for ids in found])
+            found = [_per_channel(tracer, ids, dim, rank) for ids in tracer.layers(image)]
+            tracer.set_layers(output, found)
+
+
+def _per_channel(tracer: Tracer, ids: Tensor, dim: int, rank: int) -> Tensor:
+    """A layer that varies along no pixel: tie the pixels of a channel where it does."""
+    if all(not varies(ids, other) for other in range(dim + 1, dim + 1 + rank)):
+        return ids
+    return place(along(tracer, ids, dim, ids.shape[dim]), dim, ids.ndim)
+
+
+@rule(
+    "aten::_fft_r2c",
+    "aten::_fft_c2c",
+    "aten::_fft_c2r",
+    "aten::fft_fftshift",
+    "aten::fft_ifftshift",
+)
+def fourier(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    dims = bind(func, args, kwargs)["dim"]
+    mixed = [ids for ids in tracer.layers(args[0]) if any(varies(ids, dim) for dim in dims)]
+    tracer.freeze(mixed, f"mixed by {op_name(func)}")
+    kept = [ids for ids in tracer.layers(args[0]) if not any(ids is other for other in mixed)]
+    tracer.set_layers(outputs, kept)
+
+
+@rule("aten::col2im")
+def fold(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """`(N, C k k, L)` to `(N, C, H, W)`: the k k parts of a channel overlap, so they are tied."""
+    columns, channels = args[0], outputs.shape[-3]
+    layers = []
+    for ids in tracer.layers(columns):
+        parts = ids if ids.ndim == 3 else ids[None]
+        found = along(tracer, parts, 1, columns.shape[-2]).reshape(channels, -1)
+        first = found.amax(1)
+        tracer.space.tie(first[:, None], found)
+        layers.append(place(first, outputs.ndim - 3, outputs.ndim))
+    tracer.set_layers(outputs, layers)

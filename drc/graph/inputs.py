@@ -1,0 +1,97 @@
+"""The arguments a network is run with while it is studied."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from drc.errors import ModelError
+
+Inputs = Tensor | tuple | Mapping[str, Any]
+"""One image batch, a tuple of positional arguments, or a mapping of keyword arguments."""
+
+_SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
+_CHANNELS = (3, 1, 4)
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Run the network on any kind of inputs."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs)
+
+
+def map_inputs(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """Apply `function` to every tensor of the inputs."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, inputs)
+
+
+def tensors_of(values: Any) -> list[Tensor]:
+    """The tensors anywhere in inputs or outputs."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def example_input(model: nn.Module, channels: int | None = None) -> Tensor:
+    """The smallest square image batch `(1, channels, s, s)` on which the network runs.
+
+    Args:
+        model: the network.
+        channels: of the image; by default what its first convolution or the usual counts suggest.
+
+    Raises:
+        ModelError: it runs on none of the images tried, or needs more than an image.
+    """
+    _refuse_more_arguments(model)
+    tensor = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    candidates = (channels,) if channels is not None else _likely_channels(model)
+    generator = torch.Generator().manual_seed(0)
+    errors: dict[int, Exception] = {}
+    for count in candidates:
+        for size in _SIZES:
+            image = torch.rand(1, count, size, size, generator=generator).to(tensor)
+            try:
+                with torch.no_grad():
+                    model(image)
+                return image
+            except Exception as caught:  # a foreign forward may raise anything
+                errors[count] = caught
+    error = errors[candidates[0]]
+    lines = str(error).splitlines()
+    raise ModelError(
+        f"the network runs on no {'-, '.join(map(str, candidates))}-channel image of {_SIZES[0]} "
+        f"to {_SIZES[-1]} pixels ({type(error).__name__}: {lines[0] if lines else ''}); "
+        "drc needs a module that maps an image batch to an SR image batch, or example inputs"
+    ) from error
+
+
+def _likely_channels(model: nn.Module) -> tuple[int, ...]:
+    """RGB first, unless the first convolution takes another count that images have."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels in _CHANNELS:
+        return (first.in_channels, *(c for c in _CHANNELS if c != first.in_channels))
+    return _CHANNELS
+
+
+def _refuse_more_arguments(model: nn.Module) -> None:
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return
+    required = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    keyword = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    if len(required) > 1 or keyword:
+        raise ModelError(
+            f"the forward of {type(model).__name__} needs {', '.join([*required, *keyword])}; "
+            "pass example inputs for all of them"
+        )

@@ -1,0 +1,230 @@
+"""The dense network with some channels masked: what a cut network must be equal to.
+
+Every weight slice of a removed channel is zero. That is all for sums over channels. Statistics
+over channels (means, softmax, layer norms) are taken over the channels that are left, as the
+smaller network takes them; the ids beside every tensor tell which those are. Nothing is copied:
+weights are masked, and widened to the number type of the run, at the moment an op uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from drc.graph.groups import ChannelGraph
+from drc.graph.ids import IdSpace
+from drc.graph.inputs import Inputs, call, tensors_of
+from drc.graph.rules.common import varies
+from drc.graph.rules.mix import reduced_dims
+from drc.graph.surgery import KeepSets, Removed, removed
+from drc.graph.tracer import Tracer, feed, running, slow_attention
+
+
+def run_masked(
+    model: nn.Module,
+    graph: ChannelGraph,
+    keep: KeepSets,
+    inputs: Inputs,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """The outputs of `model` when only the given atoms are there.
+
+    Args:
+        model: the network that was traced; it is not changed.
+        graph: its channel groups.
+        keep: what stays.
+        inputs: of any size that the network takes, in the number type of the run.
+        dtype: what weights are widened to; by default they are used as they are.
+    """
+    return run_exactly(model, graph, keep, inputs, dtype)[0]
+
+
+def run_exactly(
+    model: nn.Module,
+    graph: ChannelGraph,
+    keep: KeepSets,
+    inputs: Inputs,
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, bool]:
+    """As `run_masked`, and whether every op computed in `dtype` throughout."""
+    gone = removed(graph, keep)
+    runner = _Masked(model, graph, gone, dtype)
+    with torch.no_grad(), slow_attention(), running(runner):
+        feed(runner, inputs)
+        return call(model, inputs), runner.exact
+
+
+class _Masked(Tracer):
+    """Traces as ever, and computes with what is left."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        gone: Removed,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(model, IdSpace())
+        self._follows = graph.has_statistics
+        self._alive = torch.from_numpy(graph.alive(gone))
+        self._dtype = dtype
+        self.exact = True
+        self._assigned: dict[int, Tensor] = {}
+        self._weights: dict[int, dict[int, list[int]]] = {}
+        for name, parameter in model.named_parameters():
+            lost = gone.get(name, {})
+            self._weights[id(parameter)] = {dim: sorted(rows) for dim, rows in lost.items()}
+        self._buffers = {id(buffer) for buffer in model.buffers()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if self._follows:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        return self.compute(func, args, kwargs or {})
+
+    def compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        values, named = tree_map(self._value, (args, kwargs))
+        statistic = _STATISTICS.get(func._schema.name)
+        outputs = statistic(self, func, args, values, named) if statistic is not None else None
+        if outputs is None:
+            outputs = func(*values, **named)
+        if self._dtype is not None:
+            floats = (t.dtype for t in tensors_of(outputs) if t.is_floating_point())
+            self.exact &= all(dtype == self._dtype for dtype in floats)
+        return outputs
+
+    def _value(self, leaf: Any) -> Any:
+        """A weight as the masked network has it; anything else as it is."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) in self._assigned:
+            return self._assigned[id(leaf)]
+        lost = self._weights.get(id(leaf))
+        if lost is None:
+            widens = id(leaf) in self._buffers and self._dtype and leaf.is_floating_point()
+            return leaf.to(self._dtype) if widens else leaf
+        wider = self._dtype if leaf.is_floating_point() else None
+        value = leaf.detach().to(wider or leaf.dtype, copy=bool(lost))
+        for dim, rows in lost.items():
+            value.index_fill_(dim, torch.tensor(rows), 0.0)
+        return value
+
+    def assign(self, target: Tensor, value: Tensor) -> None:
+        """Keep the value beside the network, which stays as it is."""
+        self._assigned[id(target)] = value
+
+    def data_of(self, source: Tensor) -> Tensor:
+        data = self._value(source)
+        if data is source:
+            return super().data_of(source)
+        self.set_layers(data, self.layers(source))
+        return data
+
+    def left(self, tensor: Tensor, dims: list[int]) -> Tensor | None:
+        """Where channels are left, in `tensor`'s shape; None if all are along `dims`."""
+        mask = None
+        for ids in self.layers(tensor):
+            if any(varies(ids, dim) for dim in dims):
+                here = self._alive[ids]
+                mask = here if mask is None else mask & here
+        return None if mask is None or bool(mask.all()) else mask.expand(tensor.shape)
+
+
+Statistic = Callable[[_Masked, Any, tuple, tuple, dict], Any]
+
+
+def _fewer(tensor: Tensor, left: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """What is left along `dim`, and its positions; every row has equally many."""
+    count = int(left.sum(dim).amax())
+    places = (~left).long().argsort(dim=dim, stable=True).narrow(dim, 0, count)
+    return tensor.gather(dim, places), places
+
+
+def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
+    """Sums, means, norms and extremes of what is left."""
+    if len(args) > 1 and isinstance(args[1], Tensor):
+        return None
+    dims = reduced_dims(func, args, kwargs)
+    left = run.left(args[0], dims)
+    if left is None:
+        return None
+    small = values[0]
+    for dim in dims:
+        if bool(left.all()):
+            break
+        if not _changes(left, dim):
+            continue
+        small, places = _fewer(small, left, dim)
+        left = left.gather(dim, places)
+    return func(small, *values[1:], **kwargs)
+
+
+def _softmax(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
+    dim = args[1]
+    left = run.left(args[0], [dim])
+    if left is None or not _changes(left, dim):
+        return None
+    small, places = _fewer(values[0], left, dim)
+    return torch.zeros_like(values[0]).scatter(dim, places, func(small, *values[1:], **kwargs))
+
+
+def _layer_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
+    left = run.left(args[0], [args[0].ndim - 1])
+    if left is None or len(args[1]) > 1:
+        return None
+    small, places = _fewer(values[0], left, -1)
+    outputs = func(small, [small.shape[-1]], None, None, *values[4:], **kwargs)
+    normal = torch.zeros_like(values[0]).scatter(-1, places, outputs[0])
+    scale, shift = values[2], values[3]
+    normal = normal if scale is None else normal * scale
+    return (normal if shift is None else normal + shift, *outputs[1:])
+
+
+def _group_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
+    left = run.left(args[0], [1])
+    if left is None:
+        return None
+    image, scale, shift, batch, channels, _, groups, epsilon = values
+    grouped = image.reshape(batch, groups, channels // groups, -1)
+    mask = left.reshape(grouped.shape)
+    small, places = _fewer(grouped, mask, 2)
+    flat = small.reshape(batch, groups, -1)
+    mean = flat.mean(-1, keepdim=True)
+    spread = (flat.var(-1, keepdim=True, unbiased=False) + epsilon).rsqrt()
+    normal = ((flat - mean) * spread).reshape(small.shape)
+    full = torch.zeros_like(grouped).scatter(2, places, normal).reshape(image.shape)
+    shape = [1, channels] + [1] * (image.ndim - 2)
+    full = full if scale is None else full * scale.view(shape)
+    full = full if shift is None else full + shift.view(shape)
+    return full, mean[..., 0], spread[..., 0]
+
+
+def _weight_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
+    """g v / |v|, where the rows that are gone would be 0 / 0."""
+    return tree_map(torch.nan_to_num, func(*values, **kwargs))
+
+
+def _changes(left: Tensor, dim: int) -> bool:
+    return bool((left != left.narrow(dim, 0, 1)).any())
+
+
+_STATISTICS: dict[str, Statistic] = {
+    **dict.fromkeys(
+        (
+            "aten::mean", "aten::sum", "aten::amax", "aten::amin", "aten::var", "aten::std",
+            "aten::var_mean", "aten::std_mean", "aten::linalg_vector_norm", "aten::norm",
+            "aten::max", "aten::min", "aten::logsumexp",
+        ),
+        _reduce,
+    ),
+    "aten::_softmax": _softmax,
+    "aten::_log_softmax": _softmax,
+    "aten::native_layer_norm": _layer_norm,
+    "aten::native_group_norm": _group_norm,
+    "aten::_weight_norm_interface": _weight_norm,
+}  # fmt: skip
