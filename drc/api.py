@@ -68,7 +68,7 @@ def search(
     """Find how many channels every group keeps, by the dual regression loss.
 
     Args:
-        model: any SR network `(N, 3, h, w)` -> `(N, 3, h * scale, w * scale)`, or a pyramid of
+        model: any SR network `(N, C, h, w)` -> `(N, C, h * scale, w * scale)`, or a pyramid of
             images; it is not changed.
         loader: calibration batches, `(lr, hr)` or dicts with `lr`/`hr` or `lq`/`gt`, in 0..1 or
             in the network's declared range. Training data, never the test set.

@@ -14,6 +14,11 @@ from drc.errors import UsageError
 
 SMALLEST_PATCH = 8
 
+WHICH_NETWORK = (
+    "which network? pass --model NAME (`drc models` lists the names), "
+    "--model package.module:factory, or --weights FILE"
+)
+
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -129,17 +134,19 @@ class RunSettings(Settings):
     """Everything one run depends on; `config.yaml` of a run folder holds it.
 
     Attributes:
-        model: a registered network.
-        scale: HR side over LR side.
-        weights: a file, "none" for initial weights, None for the published ones.
+        model: a registered network, or the user's code as `package.module:factory`; None for the
+            network that the weights are of.
+        scale: HR side over LR side; None for that of the network.
+        weights: a file, "none" for initial weights, None for the published ones or for those
+            that the user's code gives.
         dual: a file with a trained dual model; None to use a published one or fit one.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
         output: the run folder; None for a new one under `runs/`.
     """
 
-    model: str
-    scale: Positive = 4
+    model: str | None = None
+    scale: Positive | None = None
     weights: str | None = None
     dual: str | None = None
     device: str = "auto"
@@ -150,6 +157,14 @@ class RunSettings(Settings):
     prune: PruneSettings = PruneSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     report: ReportSettings = ReportSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _resolve_model(cls, value: str | None) -> str | None:
+        file, colon, factory = (value or "").rpartition(":")
+        if not file.endswith(".py"):
+            return value
+        return f"{_absolute(file, keep=(), default='')}{colon}{factory}"
 
     @field_validator("weights")
     @classmethod
@@ -179,12 +194,13 @@ def load_settings(
     """
     file = _read_yaml(Path(path)) if path is not None else {}
     merged = _merge(_merge(base or {}, file), overrides)
-    if "model" not in merged:
-        raise UsageError("which network? pass --model NAME; `drc models` lists the names")
     try:
-        return RunSettings.model_validate(merged)
+        settings = RunSettings.model_validate(merged)
     except ValidationError as error:
         raise UsageError(_explain(error)) from None
+    if settings.model is None and settings.weights in (None, "none"):
+        raise UsageError(WHICH_NETWORK)
+    return settings
 
 
 def _absolute(value: str | None, keep: tuple[str, ...], default: str) -> str | None:

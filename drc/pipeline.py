@@ -17,9 +17,9 @@ from drc.errors import ModelError, RunError, UsageError
 from drc.evaluation.complexity import macs_per_weight
 from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph
+from drc.graph.inputs import example_input
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.tracer import example_input
 from drc.graph.verify import check
 from drc.importance.base import Calibration, keep_best, score
 from drc.models.dual import DualModel
@@ -53,7 +53,7 @@ def calibrate(
     where = resolve_device(device)
     seed_everything(seed)
     traits = get_traits(model)
-    reader = BatchReader(loader, traits.scale, traits.value_range, where)
+    reader = BatchReader(loader, traits.scale, traits.value_range, where, channels=traits.channels)
     if dual is None and fit and settings.dual_weight:
         dual = fit_dual(
             reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
@@ -67,7 +67,7 @@ def calibrate(
     twin = copy.deepcopy(model).to(where).eval()
     return Calibration(
         model=twin,
-        graph=trace(twin),
+        graph=trace(twin, example_input(twin, traits.channels)),
         batches=reader,
         dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
         patches=settings.patches,
@@ -96,9 +96,7 @@ def plan_widths(
         calibration=calibration,
         cost=cost,
         limit=limit,
-        options=[
-            width_options(g.size, settings.round_to, settings.min_width) for g in graph.groups
-        ],
+        options=[width_options(g, settings.round_to, settings.min_width) for g in graph.groups],
         what="MACs" if macs else "parameters",
     )
     widths = solve(settings.strategy, problem)
@@ -145,7 +143,8 @@ def cut_by_plan(
     _check_groups(calibration.graph, plan)
     scores = score(importance, calibration)
     keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
-    check(calibration.model, calibration.graph, keep, example_input(calibration.model))
+    image = example_input(calibration.model, get_traits(model).channels)
+    check(calibration.model, calibration.graph, keep, image)
     return cut(model, calibration.graph, keep).eval()
 
 

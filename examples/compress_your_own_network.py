@@ -99,7 +99,7 @@ def main() -> None:
         print(f"  {name}: {width.keep} of {width.of} channels")
 
     # The file says which channels were kept. Your class makes the dense network again, and
-    # drc.apply cuts and fills it. drc.load is for registered networks, which drc can build.
+    # drc.apply cuts and fills it. drc.load is for networks that drc can build by itself.
     path = Path(tempfile.mkdtemp()) / "my_sr_30.safetensors"
     result.save(path)
     restored = drc.apply(MySR(), path)

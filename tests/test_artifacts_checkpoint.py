@@ -361,7 +361,7 @@ def _with_header(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": SCHEMA_VERSION + 1}, "reads up to 1; update drc"),
+        ({"schema_version": SCHEMA_VERSION + 1}, f"reads up to {SCHEMA_VERSION}; update drc"),
         ({"schema_version": "drop"}, "has no schema_version"),
         ({"format": "drc-other"}, r"was not saved by drc\.save"),
         ({"later": 1}, "has a damaged header: later: unknown key"),

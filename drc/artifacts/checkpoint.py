@@ -18,13 +18,14 @@ from drc.artifacts.atomic import write_bytes
 from drc.artifacts.plan import check_version, first_problem
 from drc.errors import DrcError, ModelError, RunError, WeightsError
 from drc.graph.surgery import Cut, apply_cut, get_cut
-from drc.models import registry
+from drc.models import registry, spandrel_networks
+from drc.models.blueprint import Blueprint
 from drc.models.dual import DualModel
 from drc.models.reader import differences, read_file, shapes
 from drc.models.traits import Traits, get_traits, set_traits, unwrapped
 from drc.runtime import resolve_device
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "drc"
 
 
@@ -35,10 +36,12 @@ class Header(BaseModel):
         schema_version: raised when a reader of the older files would misread the new ones.
         format: always `drc-model`.
         network: `module.Class`, for messages; it is never imported.
-        preset: registered name to build from, or None for a network of the user's.
+        preset: registered name to build from, or None for another network.
+        blueprint: what spandrel builds it from, or None for another network.
         scale: HR side over LR side.
         widths: the widths it was built with, before any cut; None for the dense network.
         value_range: the largest value of an image tensor.
+        channels: of its images.
         memory_format: the layout of its weights; another layout gives other last digits.
         cut: `Cut.to_json`: the indices kept of each tensor, or None for an uncut network.
         provenance: facts that the caller wants kept.
@@ -50,9 +53,11 @@ class Header(BaseModel):
     format: Literal["drc-model"] = "drc-model"
     network: str
     preset: str | None
+    blueprint: Blueprint | None = None
     scale: int = Field(ge=1)
     widths: tuple[int, ...] | None
     value_range: float = Field(gt=0)
+    channels: int = Field(default=3, ge=1)
     memory_format: Literal["contiguous", "channels_last"]
     cut: dict[str, Any] | None
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -67,51 +72,52 @@ def save(model: nn.Module, path: Path | str, provenance: Mapping[str, Any] | Non
         provenance: plain JSON values to keep in the file, such as where the weights came from.
 
     Raises:
-        ModelError: the state holds something besides tensors, or the layers of a registered
-            network were changed by other means than drc's, so that it could not be built again.
+        ModelError: the state holds something besides tensors, or the layers of a network that drc
+            builds were changed by other means than drc's, so that it could not be built again.
         RunError: the system refused to write.
     """
     model = unwrapped(model)
     state = _plain_tensors(model)
     header = _describe(model, state, provenance)
-    if header.preset is not None:
-        problem = differences(shapes(_rebuilt(header, torch.device("meta"))), shapes(state))
+    if _buildable(header):
+        problem = differences(shapes(_rebuilt(header, state, torch.device("meta"))), shapes(state))
         if problem:
             raise ModelError(
-                f"this {header.preset} was changed outside drc and could not be built again "
-                f"({problem}); remove its drc_traits attribute to save it as your own network"
+                f"this {header.preset or header.network} was changed outside drc and could not be "
+                f"built again ({problem}); remove its drc_traits attribute to save it as your own "
+                "network"
             )
     write_bytes(path, to_bytes(state, metadata={METADATA_KEY: header.model_dump_json()}))
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> nn.Module:
-    """Build the registered network in a file of `save`, in eval mode, with its traits set.
+    """Build the network in a file of `save`, in eval mode, with its traits set.
 
-    Its outputs equal those of the network that was saved, bit for bit on the same machine. Only
-    tensors and JSON are read: no code of the file's runs.
+    That can be done for registered networks, and for those that spandrel recognised. Its outputs
+    equal those of the network that was saved, bit for bit on the same machine. Only tensors and
+    JSON are read: no code of the file's runs.
 
     Args:
         path: a file of `save`.
         device: auto, cpu or cuda:N.
 
     Raises:
-        WeightsError: the file is missing, damaged, of a newer drc, not one of `save`'s, or holds
-            a network of the user's (use `apply`).
+        WeightsError: the file is missing, damaged, of a newer drc, not one of `save`'s, needs
+            spandrel, or holds a network of the user's (use `apply`).
     """
     target = resolve_device(device)
     header = read_header(path)
-    if header.preset is None:
+    if not _buildable(header):
         raise WeightsError(
             f"{path} holds {header.network}, which drc cannot build; "
             "make one as you did before and use drc.apply(your_model, path)"
         )
+    state = read_file(Path(path))
     try:
-        # Initial weights are drawn and thrown away; the caller's random numbers stay as they were.
-        with torch.random.fork_rng(devices=[]):
-            model = _rebuilt(header, torch.device("cpu"))
+        model = _rebuilt(header, state, torch.device("cpu"))
     except DrcError as error:
         raise WeightsError(f"{path} cannot be built by this version of drc: {error}") from error
-    return _filled(model, header, path).to(target)
+    return _filled(model, header, state, path).to(target)
 
 
 def apply(model: nn.Module, path: Path | str) -> nn.Module:
@@ -137,7 +143,7 @@ def apply(model: nn.Module, path: Path | str) -> nn.Module:
     except ModelError as error:
         raise WeightsError(f"{path} holds {header.network}: {error}") from error
     set_traits(fresh, _traits(header))
-    return _filled(fresh, header, path)
+    return _filled(fresh, header, read_file(Path(path)), path)
 
 
 def read_header(path: Path | str) -> Header:
@@ -175,6 +181,15 @@ def read_header(path: Path | str) -> Header:
         raise WeightsError(f"{path} has a damaged header: {first_problem(error)}") from error
 
 
+def saved_by_drc(path: Path | str) -> bool:
+    """Whether a file carries a header of `save`; that header may still be damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def save_dual(dual: DualModel, path: Path | str) -> None:
     """Write a dual model for `load_dual`, atomically. Raises RunError when the system refuses."""
     write_bytes(path, to_bytes(_plain_tensors(dual)))
@@ -188,19 +203,33 @@ def _describe(
     return Header(
         network=f"{type(model).__module__}.{type(model).__qualname__}",
         preset=traits.preset,
+        blueprint=traits.blueprint,
         scale=traits.scale,
         widths=traits.widths,
         value_range=traits.value_range,
+        channels=traits.channels,
         memory_format="channels_last" if _is_channels_last(model) else "contiguous",
         cut=None if step is None else step.to_json(),
         provenance=dict(provenance or {}),
     )
 
 
-def _rebuilt(header: Header, device: torch.device) -> nn.Module:
-    """The network of `header` on initial weights."""
-    with device:
-        model = registry.build(str(header.preset), header.scale, header.widths)
+def _buildable(header: Header) -> bool:
+    return header.preset is not None or header.blueprint is not None
+
+
+def _rebuilt(header: Header, state: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+    """The network of `header`, cut as it says, on weights that mean nothing.
+
+    spandrel's are built on the CPU always, because several read numbers while they are built.
+    """
+    # Initial weights are drawn and thrown away; the caller's random numbers stay as they were.
+    with torch.random.fork_rng(devices=[]):
+        if header.blueprint is not None:
+            model = spandrel_networks.build(header.blueprint, state)
+        else:
+            with device:
+                model = registry.build(str(header.preset), header.scale, header.widths)
     _cut(model, header)
     return model
 
@@ -214,9 +243,10 @@ def _cut(model: nn.Module, header: Header) -> None:
         raise ModelError(f"the recorded cut is damaged ({error})") from error
 
 
-def _filled(model: nn.Module, header: Header, path: Path | str) -> nn.Module:
+def _filled(
+    model: nn.Module, header: Header, state: Mapping[str, Tensor], path: Path | str
+) -> nn.Module:
     """Put the file's tensors into `model`, keeping the file's number types."""
-    state = read_file(Path(path))
     problem = differences(shapes(model), shapes(state))
     if problem:
         raise WeightsError(f"{path} holds {header.network}, and this is another: {problem}")
@@ -234,6 +264,8 @@ def _traits(header: Header) -> Traits:
         value_range=header.value_range,
         preset=header.preset,
         widths=header.widths,
+        channels=header.channels,
+        blueprint=header.blueprint,
     )
 
 

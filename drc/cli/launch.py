@@ -47,8 +47,10 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
     settings = load_settings(params.get("config"), overrides(params))
     with _session(settings, params, command) as session:
         session.check()
+        # Later steps refuse a network that has changed its scale meanwhile.
+        settings = session.settings = settings.model_copy(update={"scale": session.scale})
         session.folder = RunFolder.create(
-            settings.output, settings.model, settings.scale, _plain(settings)
+            settings.output, session.name, session.scale, _plain(settings)
         )
         session.display.log(f"run folder: {session.run.path}")
         try:

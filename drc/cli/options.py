@@ -8,13 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str | None, typer.Option(help="Registered network; see `drc models`.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Registered network (see `drc models`), or your own code: package.module:factory "
+        "or file.py:factory [default: what --weights is of]."
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(help="Checkpoint file, `none` for initial weights [default: published file]."),
 ]
 Dual = Annotated[str | None, typer.Option(help="Trained dual model [default: fit one].")]
-Scale = Annotated[int | None, typer.Option(help="Upscaling factor [default: 4].")]
+Scale = Annotated[int | None, typer.Option(help="Upscaling factor [default: the network's].")]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -18,11 +18,13 @@ from drc.cli.errors import Interrupted
 from drc.config import RunSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import ImagePair, find_pairs
-from drc.errors import DrcError, RunError
+from drc.errors import DrcError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
 from drc.importance.base import Calibration, get_criterion
-from drc.models.registry import get_preset
-from drc.models.weights import create_model, load_dual, locate
+from drc.models.dual import DualModel
+from drc.models.resolve import open_network, open_saved
+from drc.models.traits import Traits, get_traits
+from drc.models.weights import load_dual
 from drc.runtime import resolve_device, seed_everything
 from drc.strategies.base import get_strategy
 
@@ -53,17 +55,35 @@ class Session:
 
     @cached_property
     def dense(self) -> nn.Module:
-        """The network before compression. Raises UsageError and WeightsError."""
+        """The network before compression. Raises UsageError, WeightsError and ModelError."""
         settings = self.settings
         seed_everything(settings.seed)  # every command must draw the same initial weights
-        path = locate(get_preset(settings.model), settings.scale, settings.weights, self.display)
-        return create_model(settings.model, settings.scale, path)
+        return open_network(settings.model, settings.weights, settings.scale, self.display)
+
+    @property
+    def traits(self) -> Traits:
+        return get_traits(self.dense)
+
+    @property
+    def scale(self) -> int:
+        return self.traits.scale
+
+    @property
+    def name(self) -> str:
+        """What the run folder calls the network."""
+        if self.settings.model is None:
+            return self.traits.preset or type(self.dense).__name__
+        return self.settings.model.rpartition(":")[2]
+
+    def saved(self, path: Path) -> nn.Module:
+        """A compressed network of this run. Raises WeightsError."""
+        return open_saved(self.settings.model, path)
 
     @cached_property
     def train_pairs(self) -> list[ImagePair]:
         """The images for calibration and recovery. Raises DataError."""
         folder = self.settings.data.data
-        return bundled_pairs() if folder is None else find_pairs(folder, self.settings.scale)
+        return bundled_pairs() if folder is None else find_pairs(folder, self.scale)
 
     @property
     def test_data(self) -> str | None:
@@ -79,7 +99,7 @@ class Session:
             return []
         if data == BUNDLED:
             return bundled_pairs("test")
-        return find_pairs(data, self.settings.scale, "test")
+        return find_pairs(data, self.scale, "test")
 
     def check(self) -> None:
         """Find out early, before hours of work, that an input cannot be used."""
@@ -88,8 +108,15 @@ class Session:
         get_strategy(settings.search.strategy)
         get_criterion(settings.prune.importance)
         _ = self.dense, self.train_pairs, self.test_pairs
+        if self.traits.channels not in (1, 3):
+            raise UsageError(
+                f"folders hold RGB images and this network's have {self.traits.channels} channels; "
+                "use drc.compress(model, loader) from Python, with batches of your own"
+            )
+        if settings.search.dual_weight or settings.finetune.dual_weight:
+            DualModel(self.scale)  # refuses a scale that it cannot have
         if settings.dual is not None:
-            load_dual(settings.dual, settings.scale)
+            load_dual(settings.dual, self.scale, self.traits.channels)
 
     @contextmanager
     def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from drc import api
 from drc.artifacts.atomic import write_text
-from drc.artifacts.checkpoint import load, save, save_dual
+from drc.artifacts.checkpoint import save, save_dual
 from drc.artifacts.plan import Plan
 from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
@@ -21,7 +21,6 @@ from drc.errors import RunError
 from drc.importance.base import Calibration
 from drc.models.dual import DualModel
 from drc.models.registry import get_preset
-from drc.models.traits import get_traits
 from drc.models.weights import load_dual, locate_dual
 from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from drc.report.collect import Networks, collect
@@ -95,10 +94,10 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
     with session.step("finetune", goes_on=resume) as facts:
         options = settings.finetune
         network = api.finetune(
-            load(run.pruned_path),
+            session.saved(run.pruned_path),
             lambda start: crop_loader(
                 session.train_pairs,
-                settings.scale,
+                session.scale,
                 patch=options.patch,
                 batch=options.batch,
                 steps=options.steps,
@@ -107,7 +106,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
                 workers=settings.data.workers,
             ),
             teacher=session.dense if options.distill else None,
-            dual=_dual(session, facts) if options.dual_weight else None,
+            dual=_dual(session, facts, options.dual_weight),
             settings=options,
             device=settings.device,
             seed=settings.seed,
@@ -138,8 +137,8 @@ def run_report(session: Session) -> Report:
         report = collect(
             Networks(
                 before=session.dense,
-                pruned=load(run.pruned_path),
-                recovered=load(run.finetuned_path) if finetuned else None,
+                pruned=session.saved(run.pruned_path),
+                recovered=session.saved(run.finetuned_path) if finetuned else None,
             ),
             plan,
             tell(session),
@@ -173,7 +172,7 @@ def _calibration(session: Session, facts: dict[str, Any]) -> Calibration:
         session.calibration = calibrate(
             session.dense,
             _crops(session),
-            _dual(session, facts),
+            _dual(session, facts, session.settings.search.dual_weight),
             session.settings.search,
             session.settings.device,
             session.settings.seed,
@@ -187,7 +186,7 @@ def _crops(session: Session) -> Iterable[Any]:
     batch = min(_CALIBRATION_BATCH, settings.search.patches)
     return crop_loader(
         session.train_pairs,
-        settings.scale,
+        session.scale,
         patch=settings.search.patch,
         batch=batch,
         steps=-(-settings.search.patches // batch),
@@ -196,26 +195,34 @@ def _crops(session: Session) -> Iterable[Any]:
     )
 
 
-def _dual(session: Session, facts: dict[str, Any]) -> DualModel:
-    """The dual model of the run: stored, given, shipped, or else fitted; then stored."""
-    settings, run = session.settings, session.run
+def _dual(session: Session, facts: dict[str, Any], weight: float) -> DualModel | None:
+    """The dual model of the run: stored, given, shipped, or else fitted; then stored.
+
+    None where the step has no use for it, its loss having no weight.
+    """
+    settings, run, traits = session.settings, session.run, session.traits
+    if not weight:
+        facts["dual"] = "none: dual_weight is 0"
+        return None
     if run.dual_path.is_file():
         facts["dual"] = run.read_steps().get("search", {}).get("dual", "stored in the run folder")
-        return load_dual(run.dual_path, settings.scale)
+        return load_dual(run.dual_path, traits.scale, traits.channels)
     shipped = None
-    if settings.weights is None:
-        shipped = locate_dual(get_preset(settings.model), settings.scale)
+    if settings.weights is None and traits.preset is not None:
+        shipped = locate_dual(get_preset(traits.preset), traits.scale)
     if settings.dual is not None:
-        dual, words = load_dual(settings.dual, settings.scale), settings.dual
+        dual = load_dual(settings.dual, traits.scale, traits.channels)
+        words = settings.dual
     elif shipped is not None:
-        dual, words = load_dual(shipped, settings.scale), "shipped with drc"
+        dual, words = load_dual(shipped, traits.scale), "shipped with drc"
     else:
         session.display.log("no trained dual model is given: fitting one on the calibration data")
-        value_range = get_traits(session.dense).value_range
         dual = fit_dual(
-            BatchReader(_crops(session), settings.scale, value_range, "cpu"),
-            settings.scale,
-            value_range,
+            BatchReader(
+                _crops(session), traits.scale, traits.value_range, "cpu", channels=traits.channels
+            ),
+            traits.scale,
+            traits.value_range,
             steps=settings.search.dual_steps,
             device=settings.device,
             seed=settings.seed,

@@ -16,6 +16,7 @@ def provenance(session: Session, step: str) -> dict[str, Any]:
     settings = session.settings
     return {
         "made_by": f"drc {__version__} {step}",
+        "model": settings.model,
         "weights": weights_in_words(session),
         "ratio": settings.search.ratio,
         "budget": settings.search.budget,
@@ -27,12 +28,14 @@ def provenance(session: Session, step: str) -> dict[str, Any]:
 
 def weights_in_words(session: Session) -> str:
     """Where the starting weights came from, as the report says it."""
-    settings = session.settings
+    settings, preset = session.settings, session.traits.preset
+    if settings.weights not in (None, "none"):
+        return f"file {settings.weights}"
+    if preset is None:
+        return f"as {settings.model} makes them"
     if settings.weights == "none":
         return INITIAL_WEIGHTS
-    if settings.weights is not None:
-        return f"file {settings.weights}"
-    source = get_preset(settings.model).weights[settings.scale]
+    source = get_preset(preset).weights[session.scale]
     return (
         f"shipped with drc ({source.packaged})" if source.packaged else f"published, {source.url}"
     )

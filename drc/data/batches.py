@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drc.data.colour import luma
 from drc.errors import DataError
 
 _KEYS = (("lr", "hr"), ("lq", "gt"))
@@ -40,8 +41,6 @@ def unpack(batch: Any, scale: int | None = None) -> tuple[Tensor, Tensor]:
             raise DataError(f"{name} must be a tensor of shape (N, C, H, W), not {shape}")
     if scale is not None:
         height, width = lr.shape[-2:]
-        if lr.shape[1] != _RGB:
-            raise DataError(f"lr has {lr.shape[1]} channels; drc works on RGB images")
         if hr.shape != (*lr.shape[:2], height * scale, width * scale):
             raise DataError(
                 f"lr {tuple(lr.shape)} and hr {tuple(hr.shape)} are not a x{scale} pair; "
@@ -62,6 +61,7 @@ class BatchReader:
         device: where the tensors go.
         data_range: the loader's largest value. None: 255 for uint8 tensors; for floats, decided
             on the first batch: 1 if no value exceeds it, otherwise `value_range`.
+        channels: of the network's images. RGB batches become luma where that is 1.
 
     Raises (while iterating):
         DataError: no batches, an unusable batch, values outside the range, NaN or infinity.
@@ -74,6 +74,7 @@ class BatchReader:
         value_range: float,
         device: torch.device | str,
         data_range: float | None = None,
+        channels: int = _RGB,
     ) -> None:
         if not isinstance(loader, Iterable):
             raise DataError(
@@ -84,6 +85,7 @@ class BatchReader:
         self.value_range = value_range
         self.device = torch.device(device)
         self.data_range = data_range
+        self.channels = channels
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         empty = True
@@ -91,7 +93,8 @@ class BatchReader:
             images = dict(zip(("lr", "hr"), unpack(batch, self.scale), strict=True))
             self._decide_range(images)
             lr, hr = (
-                self._convert(image, self._white(name, image)) for name, image in images.items()
+                self._recolour(name, self._convert(image, self._white(name, image)))
+                for name, image in images.items()
             )
             yield lr, hr
             empty = False
@@ -133,6 +136,18 @@ class BatchReader:
         if white > self.value_range:  # a division, so that 8-bit levels become what files give
             return moved / (white / self.value_range)
         return moved * (self.value_range / white)
+
+    def _recolour(self, name: str, image: Tensor) -> Tensor:
+        """`image` in the channels of the network."""
+        found = image.shape[1]
+        if found == self.channels:
+            return image
+        if found == _RGB and self.channels == 1:
+            return luma(image, self.value_range)
+        wanted = "RGB images" if self.channels == _RGB else f"images of {self.channels} channels"
+        raise DataError(
+            f"{name} has {found} channels and this network takes {wanted}; pass batches of those"
+        )
 
 
 def _fields(batch: Any) -> tuple[Any, Any]:

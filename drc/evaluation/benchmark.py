@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from drc.data.batches import BatchReader
 from drc.data.bundled import bundled_pairs
+from drc.data.colour import luma
 from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
 from drc.errors import DataError, DrcError, ModelError
@@ -55,13 +56,15 @@ def evaluate(
     """Measure PSNR and SSIM on whole images, by the protocol of the SR benchmarks.
 
     The output is clamped and rounded to 8 bits, and compared with HR on the luma of MATLAB's
-    YCbCr, without a border of `scale` pixels. The network returns to its own device and mode.
+    YCbCr, without a border of `scale` pixels. A network of one channel gets the luma of RGB
+    images, rounded to 8 bits. The network returns to its own device and mode.
 
     Args:
-        model: maps `(1, 3, h, w)` in its value range to an image or a pyramid of images.
+        model: maps `(1, C, h, w)` in its value range to an image or a pyramid of images; C is 3
+            or 1.
         data: "bundled" for the held-out bundled photos, a folder in any layout of `find_pairs`
             (its test split), a list of `ImagePair`, or an iterable of `(lr, hr)` pairs or
-            batches: `(3, h, w)` or `(N, 3, h, w)`, floats in 0..1, or dicts as in training.
+            batches: `(C, h, w)` or `(N, C, h, w)`, floats in 0..1, or dicts as in training.
         device: auto, cpu or cuda:N.
         progress: called after each image.
 
@@ -72,7 +75,12 @@ def evaluate(
     """
     place = resolve_device(device)
     traits = get_traits(model)
-    images, total, words = _source(data, traits.scale)
+    if traits.channels not in (1, 3):
+        raise DataError(
+            "PSNR and SSIM are measured on RGB and on one-channel images, and this network's have "
+            f"{traits.channels} channels; leave them out (test=None, --test-data none)"
+        )
+    images, total, words = _source(data, traits)
     scores: list[ImageScore] = []
     with borrowed(model, place):
         for name, lr, hr in images:
@@ -86,42 +94,48 @@ def evaluate(
     return Evaluation(psnr, ssim, scores, words or f"{len(scores)} images passed in")
 
 
-def _source(data: str | Path | Iterable[Any], scale: int) -> tuple[Iterator[Named], int, str]:
+def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[Named], int, str]:
     """The images as `(name, lr in 0..1, hr in uint8)`, their number (0: unknown), and in words."""
     if isinstance(data, str) and data == BUNDLED:
-        return _pair_source(bundled_pairs("test"), scale, "bundled photos")
+        return _pair_source(bundled_pairs("test"), traits, "bundled photos")
     if isinstance(data, (str, Path)):
-        return _pair_source(find_pairs(data, scale, "test"), scale, str(data))
+        return _pair_source(find_pairs(data, traits.scale, "test"), traits, str(data))
     if isinstance(data, Sequence) and data and isinstance(data[0], ImagePair):
-        return _pair_source(data, scale, "")
+        return _pair_source(data, traits, "")
     if not isinstance(data, Iterable):
         raise DataError(
             f"cannot evaluate on a {type(data).__name__}; "
             "pass 'bundled', a folder, or an iterable of (lr, hr) pairs"
         )
-    return _passed_in(data, scale), len(data) if isinstance(data, Sized) else 0, ""
+    return _passed_in(data, traits), len(data) if isinstance(data, Sized) else 0, ""
 
 
-def _pair_source(pairs: Sequence[Any], scale: int, words: str) -> tuple[Iterator[Named], int, str]:
+def _pair_source(
+    pairs: Sequence[Any], traits: Traits, words: str
+) -> tuple[Iterator[Named], int, str]:
     def read() -> Iterator[Named]:
         for pair in pairs:
-            lr, hr = load_pair(pair, scale)
-            yield pair.name, to_unit(lr), hr
+            lr, hr = load_pair(pair, traits.scale)
+            if traits.channels == 1:
+                yield pair.name, luma(to_unit(lr), 1.0), to_uint8(luma(to_unit(hr), 1.0))
+            else:
+                yield pair.name, to_unit(lr), hr
 
     return read(), len(pairs), words
 
 
-def _passed_in(items: Iterable[Any], scale: int) -> Iterator[Named]:
+def _passed_in(items: Iterable[Any], traits: Traits) -> Iterator[Named]:
     """Number the images of the user's pairs or batches from 1."""
     count = 0
-    for lrs, hrs in BatchReader(map(_batched, items), scale, 1.0, "cpu"):
+    pairs = map(_batched, items)
+    for lrs, hrs in BatchReader(pairs, traits.scale, 1.0, "cpu", channels=traits.channels):
         for lr, hr in zip(lrs, hrs, strict=True):
             count += 1
             yield f"image {count}", lr, to_uint8(hr)
 
 
 def _batched(item: Any) -> Any:
-    """Give single images `(3, h, w)` the batch dimension that the reader expects."""
+    """Give single images `(C, h, w)` the batch dimension that the reader expects."""
 
     def lift(value: Any) -> Any:
         return value[None] if isinstance(value, Tensor) and value.ndim == 3 else value

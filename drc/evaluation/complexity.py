@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from drc.errors import ModelError
-from drc.evaluation.inference import borrowed
+from drc.evaluation.inference import borrowed, on_image
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def complexity(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> Complex
     The count takes one forward pass of a copy, on the device the network is on.
 
     Args:
-        model: maps `(1, 3, h, w)` to an SR image or a pyramid.
+        model: maps `(1, C, h, w)` to an SR image or a pyramid.
         lr_size: height and width of the LR image.
 
     Raises:
@@ -100,12 +102,15 @@ def _analyse(
     with _quiet():
         from fvcore.nn import FlopCountAnalysis
 
-    with _twin(model, device) as twin:
-        analysis = FlopCountAnalysis(twin, torch.zeros(1, 3, *lr_size, device=device))
+    def count(lr: Tensor) -> dict[str, float]:
+        analysis = FlopCountAnalysis(twin, lr)
         analysis.unsupported_ops_warnings(False)
         analysis.uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         return dict(analysis.by_module())
+
+    with _twin(model, device) as twin:
+        return on_image(twin, lr_size, device, count)
 
 
 def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device) -> int | None:
@@ -117,11 +122,14 @@ def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device
     for device in (torch.device("meta"), home):  # shapes alone will do, if the network allows
         try:
             with _twin(model, device) as twin:
-                lr = torch.zeros(1, 3, *lr_size, device=device)
-                return int(thop.profile(twin, inputs=(lr,), verbose=False)[0])
+                return on_image(twin, lr_size, device, partial(_thop_macs, thop, twin))
         except Exception:  # a mere cross-check: what thop cannot count must not stop the report
             continue
     return None
+
+
+def _thop_macs(thop: ModuleType, model: nn.Module, lr: Tensor) -> int:
+    return int(thop.profile(model, inputs=(lr,), verbose=False)[0])
 
 
 @contextmanager

@@ -9,30 +9,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drc.data import colour
 from drc.errors import DataError
 
 Plane = npt.NDArray[np.float64]
 
 _WHITE = 255.0
-# MATLAB's rgb2ycbcr: full-range RGB to luma in 16..235.
-_LUMA = (65.481 / _WHITE, 128.553 / _WHITE, 24.966 / _WHITE)
-_LUMA_BLACK = 16.0
 _SSIM_SIGMA = 1.5
 _SSIM_WINDOW = 11
 
 
 def luma(image: Tensor) -> Plane:
-    """The Y channel of MATLAB's YCbCr, not rounded.
+    """What of an image is compared: the luma of RGB, not rounded, or its one channel as it is.
 
     Args:
-        image: `(3, H, W)`, uint8 RGB.
+        image: `(3, H, W)` or `(1, H, W)`, uint8.
 
     Returns:
-        `(H, W)`, float64, 16..235.
+        `(H, W)`, float64; luma lies in 16..235.
     """
-    weights = torch.tensor(_LUMA, dtype=torch.float64, device=image.device)
-    y = torch.einsum("chw,c->hw", image.double(), weights) + _LUMA_BLACK
-    return y.cpu().numpy()
+    levels = image.double()
+    y = levels if image.shape[0] == 1 else colour.luma(levels, _WHITE)
+    return y[0].cpu().numpy()
 
 
 def psnr(ours: Plane, truth: Plane) -> float:
@@ -63,7 +61,7 @@ def psnr_y(sr: Tensor, hr: Tensor, border: int) -> float:
     """PSNR of the luma in dB; infinite for equal images.
 
     Args:
-        sr, hr: `(3, H, W)`, uint8 RGB, of one size.
+        sr, hr: `(3, H, W)`, RGB, or `(1, H, W)`; uint8, of one size.
         border: pixels to leave out on each side, by custom the scale.
 
     Raises:
@@ -83,9 +81,10 @@ def ssim_y(sr: Tensor, hr: Tensor, border: int) -> float:
 
 def _inner_luma(sr: Tensor, hr: Tensor, border: int, smallest: int) -> tuple[Plane, Plane]:
     for image in (sr, hr):
-        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+        if image.ndim != 3 or image.shape[0] not in (1, 3) or image.dtype != torch.uint8:
             raise DataError(
-                f"images to compare are (3, H, W) uint8, not {tuple(image.shape)} {image.dtype}"
+                "images to compare are (3, H, W) or (1, H, W) uint8, not "
+                f"{tuple(image.shape)} {image.dtype}"
             )
     if sr.shape != hr.shape:
         raise DataError(f"cannot compare images of {tuple(sr.shape)} and {tuple(hr.shape)}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from drc.models.traits import possible_channels
 from drc.runtime import eval_mode
+
+Outcome = TypeVar("Outcome")
 
 
 @contextmanager
@@ -29,4 +33,29 @@ def borrowed(model: nn.Module, device: torch.device | None = None) -> Iterator[n
             model.to(home)
 
 
-__all__ = ["borrowed"]
+def on_image(
+    model: nn.Module,
+    lr_size: tuple[int, int],
+    device: torch.device,
+    work: Callable[[Tensor], Outcome],
+) -> Outcome:
+    """Call `work` with an image for `model`, `(1, C, h, w)` in 0..1, and return what it returns.
+
+    C is known from the network's traits, or else the first of 3, 1, 4, ... on which `work`, which
+    runs the network, succeeds.
+
+    Raises:
+        Exception: what `work` raised for the likeliest number of channels.
+    """
+    generator = torch.Generator().manual_seed(0)
+    failures: list[Exception] = []
+    for channels in possible_channels(model):
+        lr = torch.rand(1, channels, *lr_size, generator=generator).to(device)
+        try:
+            return work(lr)
+        except Exception as error:  # a foreign forward raises what it likes
+            failures.append(error)
+    raise failures[0]
+
+
+__all__ = ["borrowed", "on_image"]

@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 from drc.errors import UsageError
-from drc.evaluation.inference import borrowed
+from drc.evaluation.inference import borrowed, on_image
 from drc.runtime import Progress, resolve_device
 
 _WARM_UP = 2
@@ -56,23 +57,29 @@ def latency(
         raise UsageError(f"latency needs at least 1 run, got {runs}")
     place = resolve_device(device)
     height, width = int(lr_size[0]), int(lr_size[1])
-    lr = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(place)
+    images: dict[str, Tensor] = {}
     times: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as stack:
-        for model in models.values():
+        for name, model in models.items():
             stack.enter_context(borrowed(model, place))
-            for _ in range(_WARM_UP):
-                _forward_ms(model, lr)
+            images[name] = on_image(model, (height, width), place, partial(_warmed_up, model))
         for run in range(runs):
             order = list(models)[:: -1 if run % 2 else 1]
             for name in order:
-                times[name].append(_forward_ms(models[name], lr))
+                times[name].append(_forward_ms(models[name], images[name]))
             if progress is not None:
                 progress("latency", run + 1, runs, {})
     return {
         name: Latency(median(values), runs, (height, width), _name(place), torch.get_num_threads())
         for name, values in times.items()
     }
+
+
+def _warmed_up(model: nn.Module, lr: Tensor) -> Tensor:
+    """Return `lr` after the passes on it that do not count."""
+    for _ in range(_WARM_UP):
+        _forward_ms(model, lr)
+    return lr
 
 
 def _forward_ms(model: nn.Module, lr: Tensor) -> float:

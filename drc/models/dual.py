@@ -32,7 +32,7 @@ class DownStep(nn.Module):
 class DualModel(nn.Module):
     """A chain of downsampling steps, one per 2x (or 3x) of the scale, without biases.
 
-    `forward` takes a network's outputs. A pyramid (list of `(N, 3, h, w)` tensors, coarse to
+    `forward` takes a network's outputs. A pyramid (list of `(N, C, h, w)` tensors, coarse to
     fine, one more than there are steps) sends each level through the step below it and gives
     one image per step; a single SR image goes through all steps and gives the LR image.
     Values are in the range of the network that it accompanies.
@@ -40,16 +40,17 @@ class DualModel(nn.Module):
     Args:
         scale: a product of twos and threes.
         width: channels inside each step, 16 in the papers.
+        channels: C, of the images.
 
     Raises:
         UsageError: another scale.
     """
 
-    def __init__(self, scale: int, width: int = 16) -> None:
+    def __init__(self, scale: int, width: int = 16, channels: int = 3) -> None:
         super().__init__()
         self.scale = scale
         self.steps = nn.ModuleList(
-            DownStep(3, width, 3, stride=stride) for stride in _strides(scale)
+            DownStep(channels, width, channels, stride=stride) for stride in _strides(scale)
         )
 
     def forward(self, outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -73,5 +74,8 @@ def _strides(scale: int) -> list[int]:
             strides.append(prime)
             rest //= prime
     if rest != 1 or scale < 2:
-        raise UsageError(f"a dual model needs a scale made of twos and threes, not {scale}")
+        raise UsageError(
+            f"a dual model needs a scale made of twos and threes, not {scale}; dual_weight 0 works "
+            "without one (in a settings file: search.dual_weight and finetune.dual_weight)"
+        )
     return strides

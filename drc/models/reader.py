@@ -18,7 +18,9 @@ from drc.errors import WeightsError
 
 Shapes = dict[str, tuple[int, ...]]
 
-_WRAPPERS = ("params_ema", "params", "state_dict", "model")
+_WRAPPERS = (
+    "params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net"
+)  # fmt: skip
 _DEPTH = 8  # a file may hold a dict that holds itself
 _SHOWN = 2  # differing names listed of each kind
 _RESAVE = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal, overload
@@ -189,10 +189,15 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(state)
 
 
-def load_dual(path: Path | str, scale: int) -> DualModel:
+def load_dual(path: Path | str, scale: int, channels: int = 3) -> DualModel:
     """Read a dual model: an official list with one state dict per step, or a saved `DualModel`.
 
     The width inside the steps is read off the weights.
+
+    Args:
+        path: the file.
+        scale: HR side over LR side.
+        channels: of the images that it is for.
 
     Raises:
         WeightsError: as `read_checkpoint`, or the file holds no dual model of this scale.
@@ -209,30 +214,39 @@ def load_dual(path: Path | str, scale: int) -> DualModel:
     first = state.get("steps.0.dual_module.0.0.weight")
     if first is None or first.ndim != 4:
         raise WeightsError(f"{path} holds no dual model; its names begin {list(state)[:1]}")
-    dual = DualModel(scale, width=first.shape[0])
+    dual = DualModel(scale, width=first.shape[0], channels=channels)
     expected, found = shapes(dual), shapes(state)
     if found != expected:
-        raise WeightsError(f"{path} is no dual model for x{scale}: {differences(expected, found)}")
+        images = f"x{scale}" if channels == 3 else f"x{scale} and {channels}-channel images"
+        raise WeightsError(f"{path} is no dual model for {images}: {differences(expected, found)}")
     dual.load_state_dict(state)
     return dual.eval()
 
 
+def registered_owner(found: Shapes) -> tuple[str, int] | None:
+    """Name and scale of the registered network with exactly these names and shapes, or None."""
+    return next((key for key, schema in _schemas() if schema == found), None)
+
+
 def _owner(found: Shapes) -> str:
     """Name the registered network that has these names and shapes, as the end of a message."""
-    alike = []
-    for name in registry.list_models():
-        for scale in registry.get_preset(name).arguments:
-            schema = registry.schema(name, scale)
-            if schema == found:
-                return f"; it is {name} x{scale}"
-            if schema.keys() == found.keys():
-                alike.append(f"{name} x{scale}")
-    if not alike:
+    owner = registered_owner(found)
+    if owner is not None:
+        return f"; it is {owner[0]} x{owner[1]}"
+    alike = next((key for key, schema in _schemas() if schema.keys() == found.keys()), None)
+    if alike is None:
         return ""
     return (
-        f"; its names are those of {alike[0]} with other channel counts "
+        f"; its names are those of {alike[0]} x{alike[1]} with other channel counts "
         "(a compressed network that drc saved opens with drc.load)"
     )
+
+
+def _schemas() -> Iterator[tuple[tuple[str, int], Shapes]]:
+    """Name, scale and schema of every registered network."""
+    for name in registry.list_models():
+        for scale in registry.get_preset(name).arguments:
+            yield (name, scale), registry.schema(name, scale)
 
 
 def _packaged(filename: str) -> Path:
@@ -246,4 +260,5 @@ __all__ = [
     "locate",
     "locate_dual",
     "read_checkpoint",
+    "registered_owner",
 ]

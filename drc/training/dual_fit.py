@@ -58,7 +58,7 @@ def fit_dual(
     """
     where = resolve_device(device)
     with isolated(seed, where):
-        dual = DualModel(scale).to(where)
+        dual = DualModel(scale, channels=reader.channels).to(where)
         optimizer = torch.optim.Adam(dual.parameters(), lr)
         batches = _levels_of(dual, reader, value_range)
         _solve(dual, [next(batches) for _ in range(_SOLVED_BATCHES)])

@@ -33,6 +33,7 @@ class Feed:
         value_range: the network's largest value.
         device: where batches go.
         seed: of the random numbers that the loader draws.
+        channels: of the network's images.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Feed:
         value_range: float,
         device: torch.device,
         seed: int,
+        channels: int = 3,
     ) -> None:
+        self._channels = channels
         self._source = source
         self._by_step = callable(source) and not isinstance(source, Iterable)
         self._options = (scale, value_range, device)
@@ -110,7 +113,7 @@ class Feed:
         if self._reader is not None:
             self._data_range = self._reader.data_range
         loader: Any = self._source(step) if self._by_step else self._source  # type: ignore[operator]
-        self._reader = BatchReader(loader, *self._options, self._data_range)
+        self._reader = BatchReader(loader, *self._options, self._data_range, self._channels)
         return iter(self._reader)
 
 

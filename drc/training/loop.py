@@ -131,7 +131,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(self.parameters, settings.lr, foreach=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.ema = Ema(self.student, settings.ema)
-        self.feed = Feed(loader, traits.scale, traits.value_range, device, seed)
+        self.feed = Feed(loader, traits.scale, traits.value_range, device, seed, traits.channels)
         self.meter = Meter()
         self.shown: dict[str, float] = {}
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from drc.data.matlab import downscale
 from drc.errors import ModelError
+from drc.models.traits import sr_images
 
 DUAL_WEIGHT = 0.1
 
@@ -25,10 +26,10 @@ def pyramid_targets(outputs: Outputs, lr: Tensor, hr: Tensor, value_range: float
     the LR images were. Images are `(N, 3, h, w)` in 0..`value_range`.
 
     Raises:
-        ModelError: an output whose size is no whole fraction of the HR image's.
+        ModelError: an output is no image, or its size is no whole fraction of the HR image's.
     """
     targets = []
-    for output in [outputs] if isinstance(outputs, Tensor) else outputs:
+    for output in sr_images(outputs, hr.shape[1]):
         size, full = tuple(output.shape[-2:]), tuple(hr.shape[-2:])
         scale = full[-1] // max(1, size[-1])
         if (size[0] * scale, size[1] * scale) != full:
