@@ -18,6 +18,7 @@ _PUBLIC = {
     "create_model": "drc.models.weights",
     "evaluate": "drc.evaluation.benchmark",
     "finetune": "drc.api",
+    "inspect": "drc.report.inspection",
     "list_models": "drc.models.registry",
     "load": "drc.artifacts.checkpoint",
     "prune": "drc.api",
