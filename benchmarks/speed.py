@@ -16,8 +16,9 @@ import drc
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.graph.groups import find_groups
+from drc.graph.inputs import example_input
 from drc.graph.trace import trace
-from drc.graph.tracer import example_input, run_traced
+from drc.graph.tracer import run_traced
 from drc.models.dual import DualModel
 
 
@@ -30,7 +31,7 @@ def main() -> None:
         model = drc.create_model(name)
         image = example_input(model)
         values[f"{name}_trace_seconds"] = median_seconds(
-            lambda model=model, image=image: find_groups(run_traced(model, image)), 5
+            lambda model=model, image=image: find_groups(*run_traced(model, image)), 5
         )
         values[f"{name}_trace_and_verify_seconds"] = median_seconds(lambda m=model: trace(m), 3)
         values[f"{name}_search_64_patches_seconds"] = median_seconds(lambda m=model: _search(m), 1)

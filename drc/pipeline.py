@@ -18,7 +18,7 @@ from drc.evaluation.complexity import macs_per_weight
 from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
-from drc.graph.surgery import cut
+from drc.graph.surgery import copy_of, cut
 from drc.graph.trace import trace
 from drc.graph.verify import check
 from drc.importance.base import Calibration, keep_best, score
@@ -64,7 +64,7 @@ def calibrate(
                 "no trained dual model was given: one was fitted on the calibration data "
                 f"in {settings.dual_steps} steps"
             )
-    twin = copy.deepcopy(model).to(where).eval()
+    twin = copy_of(model).to(where).eval()
     return Calibration(
         model=twin,
         graph=trace(twin, example_input(twin, traits.channels)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import inspect
 import re
 import shlex
@@ -22,6 +24,8 @@ from drc.artifacts.plan import Plan
 from drc.cli.app import app
 from drc.cli.options import _PLACES as PLACES
 from drc.config import RunSettings, load_settings
+from drc.graph import ids
+from drc.graph.sizes import OPS, SizeRule
 from drc.importance.base import list_criteria
 from drc.report.schema import Report
 from drc.strategies.base import list_strategies
@@ -155,11 +159,41 @@ def test_names_of_strategies_and_criteria_are_those_registered():
 
 def test_reasons_for_freezing_are_those_given():
     source = "".join(path.read_text("utf-8") for path in (ROOT / "drc" / "graph").rglob("*.py"))
-    table = rows(section("concepts.md", "### What stays frozen, and why"))
-    reasons = [reason for row in table for reason in names(row[0])]
+    reasons = documented_reasons()
     assert len(reasons) > 10
     for reason in reasons:
-        assert max(reason.split("..."), key=len).strip() in source
+        assert longest_part(reason) in source
+
+
+def test_every_reason_for_freezing_is_listed():
+    parts = [longest_part(reason) for reason in documented_reasons()]
+    given = [why for path in (ROOT / "drc" / "graph").rglob("*.py") for why in frozen_for(path)]
+    assert len(given) > 15
+    assert not [why for why in given if not any(part in why for part in parts)]
+
+
+def documented_reasons() -> list[str]:
+    table = rows(section("concepts.md", "### What stays frozen, and why"))
+    return [reason for row in table for reason in names(row[0])]
+
+
+def longest_part(reason: str) -> str:
+    """Of a reason with `...` in it, the longest text that is always there."""
+    return max(re.split(r"\(?\.\.\.\)?", reason), key=len).strip()
+
+
+def frozen_for(path: Path) -> Iterator[str]:
+    """The reasons that stand in calls of `freeze` and `Frozen`, as text or as a constant."""
+    for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(call, ast.Call):
+            continue
+        place = {"freeze": 1, "Frozen": 2}.get(ast.unparse(call.func).rpartition(".")[2])
+        if place is not None and len(call.args) > place:
+            why = call.args[place]
+            if isinstance(why, (ast.Constant, ast.JoinedStr)):
+                yield ast.unparse(why)
+            elif isinstance(why, ast.Name) and why.id.isupper():
+                yield getattr(ids, why.id)
 
 
 def test_every_public_name_is_documented_with_its_arguments():
@@ -200,11 +234,18 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         ("## plan.yaml", set(fields(Plan))),
         ("## pruned.safetensors and finetuned.safetensors", set(fields(Header))),
         ("## metrics.jsonl", {"step", *TERMS, "lr", "seconds"}),
+        ("## The cut", {"kept", *(f"sizes[].{f.name}" for f in dataclasses.fields(SizeRule))}),
     ],
 )
 def test_fields_of_files_are_those_listed(heading, expected):
     listed = [name for row in rows(section("artifacts.md", heading)) for name in names(row[0])]
     assert sorted(listed) == sorted(expected)
+
+
+def test_kinds_of_size_calls_are_those_listed():
+    table = rows(section("artifacts.md", "## The cut"))
+    (meaning,) = (row[2] for row in table if row[0] == "`sizes[].op`")
+    assert sorted(names(meaning)) == sorted(OPS)
 
 
 def test_files_of_a_run_are_those_listed(finished_run):

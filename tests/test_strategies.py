@@ -27,7 +27,9 @@ def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) ->
     """A problem whose scores are drawn, not measured, so that only the allocation is tested."""
     graph = trace(model)
     rng = np.random.default_rng(seed)
-    scores = {g.name: rng.exponential(rng.uniform(0.1, 3), (g.blocks, g.size)) for g in graph.groups}
+    scores = {
+        g.name: rng.exponential(rng.uniform(0.1, 3), (g.blocks, g.size)) for g in graph.groups
+    }
     calibration = Calibration(model, graph, [], cache={"dual_taylor": scores})
     cost = CostModel(graph, model)
     limit = int(cost(cost.dense) * (1 - ratio))

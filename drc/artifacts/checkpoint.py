@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from drc.artifacts.atomic import write_bytes
 from drc.artifacts.plan import check_version, first_problem
 from drc.errors import DrcError, ModelError, RunError, WeightsError
-from drc.graph.surgery import Cut, apply_cut, get_cut
+from drc.graph.surgery import Cut, apply_cut, copy_of, get_cut
 from drc.models import registry, spandrel_networks
 from drc.models.blueprint import Blueprint
 from drc.models.dual import DualModel
@@ -38,7 +37,8 @@ class Header(BaseModel):
         network: `module.Class`, for messages; it is never imported.
         preset: registered name to build from, or None for another network.
         blueprint: what spandrel builds it from, or None for another network.
-        scale: HR side over LR side.
+        scale: HR side over LR side; None for a network that does not map one image to another
+            of as many channels, which `apply` fills all the same.
         widths: the widths it was built with, before any cut; None for the dense network.
         value_range: the largest value of an image tensor.
         channels: of its images.
@@ -54,7 +54,7 @@ class Header(BaseModel):
     network: str
     preset: str | None
     blueprint: Blueprint | None = None
-    scale: int = Field(ge=1)
+    scale: int | None = Field(ge=1)
     widths: tuple[int, ...] | None
     value_range: float = Field(gt=0)
     channels: int = Field(default=3, ge=1)
@@ -137,12 +137,12 @@ def apply(model: nn.Module, path: Path | str) -> nn.Module:
     header = read_header(path)
     if get_cut(model) is not None:
         raise ModelError("this network is already cut; pass one as built by its class")
-    fresh = copy.deepcopy(unwrapped(model))
+    fresh = copy_of(unwrapped(model))
     try:
         _cut(fresh, header)
     except ModelError as error:
         raise WeightsError(f"{path} holds {header.network}: {error}") from error
-    set_traits(fresh, _traits(header))
+    _give_traits(fresh, header)
     return _filled(fresh, header, read_file(Path(path)), path)
 
 
@@ -198,13 +198,17 @@ def save_dual(dual: DualModel, path: Path | str) -> None:
 def _describe(
     model: nn.Module, state: Mapping[str, Tensor], provenance: Mapping[str, Any] | None
 ) -> Header:
-    traits = get_traits(model)
+    try:
+        traits = get_traits(model)
+        scale: int | None = traits.scale
+    except ModelError:
+        traits, scale = Traits(scale=1), None
     step = get_cut(model)
     return Header(
         network=f"{type(model).__module__}.{type(model).__qualname__}",
         preset=traits.preset,
         blueprint=traits.blueprint,
-        scale=traits.scale,
+        scale=scale,
         widths=traits.widths,
         value_range=traits.value_range,
         channels=traits.channels,
@@ -229,7 +233,7 @@ def _rebuilt(header: Header, state: Mapping[str, Tensor], device: torch.device) 
             model = spandrel_networks.build(header.blueprint, state)
         else:
             with device:
-                model = registry.build(str(header.preset), header.scale, header.widths)
+                model = registry.build(str(header.preset), header.scale or 1, header.widths)
     _cut(model, header)
     return model
 
@@ -258,8 +262,11 @@ def _filled(
     return model.eval()
 
 
-def _traits(header: Header) -> Traits:
-    return Traits(
+def _give_traits(model: nn.Module, header: Header) -> None:
+    """Give a network the traits that its file states."""
+    if header.scale is None:
+        return
+    traits = Traits(
         scale=header.scale,
         value_range=header.value_range,
         preset=header.preset,
@@ -267,6 +274,7 @@ def _traits(header: Header) -> Traits:
         channels=header.channels,
         blueprint=header.blueprint,
     )
+    set_traits(model, traits)
 
 
 def _plain_tensors(model: nn.Module) -> dict[str, Tensor]:

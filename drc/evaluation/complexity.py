@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from drc.errors import ModelError
 from drc.evaluation.inference import borrowed, on_image
+from drc.graph.surgery import copy_of
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _thop_macs(thop: ModuleType, model: nn.Module, lr: Tensor) -> int:
 @contextmanager
 def _twin(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     """A copy in eval mode, without gradients, for a counter to work on."""
-    with _quiet(), borrowed(copy.deepcopy(model).to(device)) as twin:
+    with _quiet(), borrowed(copy_of(model).to(device)) as twin:
         yield twin
 
 

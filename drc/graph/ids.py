@@ -72,6 +72,7 @@ class IdSpace:
         self._read: list[Tensor] = []
         self._reader: list[Tensor] = []
         self._grids: dict[bytes, np.ndarray] = {}
+        self._rows: set[bytes] = set()
         self.has_statistics = False
         self._nested: list[Tensor] = []
 
@@ -127,6 +128,12 @@ class IdSpace:
         if len(dims) > 1:
             rows = distinct_rows(ids.reshape(-1, ids.shape[dims[-1]]).numpy())
             self._grids.setdefault(rows.tobytes(), rows)
+            self._rows.update(row.tobytes() for row in rows)
+
+    def loses_along(self, ids: Tensor, dim: int) -> bool:
+        """Whether `dim` is one along which some grid of these ids loses channels."""
+        row = ids.movedim(dim, -1).reshape(-1, ids.shape[dim])[0].contiguous()
+        return row.numpy().tobytes() in self._rows
 
     def mark_mixed(self, ids: Tensor) -> None:
         """Record that a statistic is taken over these ids: a mean, a softmax, a layer norm."""
@@ -207,6 +214,16 @@ def compact(ids: Tensor) -> Tensor:
         if ids.shape[dim] > 1 and not _changes(ids, dim):
             ids = ids.narrow(dim, 0, 1)
     return ids.clone() if ids.numel() < full else ids
+
+
+def solid(ids: Tensor) -> Tensor:
+    """A layer without the dimensions along which only gaps (NO_CHANNEL) come and go."""
+    for dim in range(ids.ndim):
+        if ids.shape[dim] > 1:
+            most = ids.amax(dim, keepdim=True)
+            if bool(((ids == most) | (ids == NO_CHANNEL)).all()):
+                ids = most
+    return ids
 
 
 def varying_dims(ids: Tensor) -> set[int]:

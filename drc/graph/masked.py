@@ -21,7 +21,7 @@ from drc.graph.inputs import Inputs, call, tensors_of
 from drc.graph.rules.common import varies
 from drc.graph.rules.mix import reduced_dims
 from drc.graph.surgery import KeepSets, Removed, removed
-from drc.graph.tracer import Tracer, feed, running, slow_attention
+from drc.graph.tracer import Tracer, feed, plain_run, running
 
 
 def run_masked(
@@ -53,7 +53,7 @@ def run_exactly(
     """As `run_masked`, and whether every op computed in `dtype` throughout."""
     gone = removed(graph, keep)
     runner = _Masked(model, graph, gone, dtype)
-    with torch.no_grad(), slow_attention(), running(runner):
+    with plain_run(), running(runner):
         feed(runner, inputs)
         return call(model, inputs), runner.exact
 

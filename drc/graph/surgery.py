@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from drc.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
-from drc.graph.sizes import SizeRule, attach, compose, rules_at
+from drc.graph.resize import attach
+from drc.graph.sizes import SizeRule, compose, rules_at
 
 KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 """Group name -> atoms kept, ascending: one list for all blocks of the group, or one per block,
@@ -82,16 +83,42 @@ def cut(
     """
     gone = removed(graph, keep)
     step = Cut(_kept(graph, gone), rules_at(graph.calls, graph.alive(gone)))
-    tensors = [*model.parameters(), *model.buffers()]
-    small = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    small = twin_of(model)
     apply_cut(small, step)
-    _take_own(small, {id(tensor) for tensor in tensors}, dtype)
+    _take_own(small, {id(parameter) for parameter in model.parameters()}, dtype)
     earlier = get_cut(model)
     if earlier is not None:
         both = earlier.then(step)
         setattr(small, _ATTRIBUTE, both)
         attach(small, both.sizes)
     return small
+
+
+def twin_of(model: nn.Module, changed: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A copy with modules and buffers of its own that shares the parameters.
+
+    Args:
+        model: the network.
+        changed: by id of a parameter, the one to have in its place.
+    """
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    return copy_of(model, {**shared, **(changed or {})})
+
+
+def copy_of(model: nn.Module, memo: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A deep copy, also of a network that holds weights computed from others, as weight norm does.
+
+    Args:
+        model: the network.
+        memo: by id of a tensor, what to have in its place.
+    """
+    computed = {
+        id(value): value.detach()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, {**computed, **(memo or {})})
 
 
 def _take_own(model: nn.Module, borrowed: set[int], dtype: torch.dtype | None) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from drc.errors import ModelError
 from drc.graph.groups import ChannelGraph, find_groups
 from drc.graph.ids import IdSpace
 from drc.graph.inputs import Inputs, example_input, map_inputs
 from drc.graph.sizes import SizeCall
+from drc.graph.surgery import copy_of, twin_of
 from drc.graph.tracer import run_traced
 from drc.graph.verify import CutError, verify
-from drc.runtime import eval_mode
 
 
 def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True) -> ChannelGraph:
@@ -30,21 +29,36 @@ def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True)
     Raises:
         ModelError: the network does not run on the input.
     """
-    first = next(model.parameters(), None)
-    if first is not None and first.device.type != "cpu":
-        model = copy.deepcopy(model).cpu()
-        inputs = map_inputs(lambda t: t.cpu(), inputs) if inputs is not None else None
-    with eval_mode(model):
+    _refuse_unreadable(model)
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        model = copy_of(model).cpu()
+    if inputs is not None:
+        inputs = map_inputs(lambda t: t.detach().cpu().clone(), inputs)
+    # A forward may write into buffers, assign weights and draw numbers: it does so on a twin.
+    weights = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    twin = twin_of(model, weights).eval()
+    with torch.random.fork_rng(devices=[]):
         if inputs is None:
-            inputs = example_input(model)
-        space, calls = run_traced(model, inputs)
+            inputs = example_input(twin)
+        space, calls = run_traced(twin, inputs)
         graph = find_groups(space, calls)
         if not check:
             return graph
         try:
-            return verify(model, graph, inputs, strict=True)
+            return verify(twin, graph, inputs, strict=True)
         except CutError:
-            return _with_training(model, graph, inputs, space, calls)
+            return _with_training(twin, graph, inputs, space, calls)
+
+
+def _refuse_unreadable(model: nn.Module) -> None:
+    """Raise ModelError for a network whose code or weights cannot be worked on."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ModelError("the network is scripted, so its layers cannot be cut; pass its source")
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise ModelError("the network has lazy layers without shapes yet; run it on an image first")
+    if any(tensor.is_meta for tensor in tensors):
+        raise ModelError("the network is on the meta device, without weights; load them first")
 
 
 def _with_training(
@@ -56,19 +70,25 @@ def _with_training(
     """
     try:
         more = find_groups(space, calls + _traced_in_training(model, inputs, space))
-        both = verify(model, more, inputs)
     except ModelError:  # it does not run in training mode
         return verify(model, graph, inputs)
+    if _facts(more) == _facts(graph):
+        return verify(model, graph, inputs)
+    both = verify(model, more, inputs)
     if len(both.groups) >= max(len(more.groups), len(graph.groups)):
         return both
     return max(both, verify(model, graph, inputs), key=lambda found: len(found.groups))
 
 
+def _facts(graph: ChannelGraph) -> tuple[list, set]:
+    """What two graphs of one network may differ in."""
+    calls = {(call.module, call.op, call.dim, call.given) for call in graph.calls}
+    return [(group.name, group.size, len(group.slices)) for group in graph.groups], calls
+
+
 def _traced_in_training(model: nn.Module, inputs: Inputs, space: IdSpace) -> list[SizeCall]:
     """Trace the forward of training mode as well, on a twin whose buffers may change."""
-    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()}).train()
-    with torch.random.fork_rng(devices=[]):
-        return run_traced(twin, inputs, space)[1]
+    return run_traced(twin_of(model).train(), inputs, space)[1]
 
 
 __all__ = ["trace"]

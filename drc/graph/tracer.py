@@ -8,6 +8,7 @@ prunable than it could be, never wrong.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from drc.errors import ModelError
 from drc.graph.ids import IdSpace, compact, varying_dims
 from drc.graph.inputs import Inputs, call, tensors_of
-from drc.graph.sizes import SizeCall, SizeRecorder
+from drc.graph.resize import SizeRecorder
+from drc.graph.sizes import SizeCall
 
 Layers = list[Tensor]
 Rule = Callable[["Tracer", Any, tuple, dict, Any], None]
@@ -63,6 +65,7 @@ class Tracer(TorchDispatchMode):
         self._layers = WeakTensorKeyDictionary()
         self._owned: dict[int, Tensor] = {}
         self._modules: list[str] = [""]
+        self._runs: Counter[str] = Counter()
         self._model = model
         self._register_tensors()
 
@@ -142,25 +145,36 @@ class Tracer(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
 
+    @property
+    def module_run(self) -> tuple[str, int]:
+        """The running module, and which of its runs this is."""
+        return self.module, self._runs[self.module]
+
     def _enter(self, name: str) -> Callable[..., None]:
-        return lambda module, args: self._modules.append(name)
+        def enter(module: nn.Module, args: Any) -> None:
+            self._modules.append(name)
+            self._runs[name] += 1
+
+        return enter
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._modules.pop()
 
     def _register_tensors(self) -> None:
-        convolution_weights = {
-            id(module.weight)
+        # Weights of convolutions, or what they are computed from: kernel sizes are no channels.
+        kernels = {
+            id(parameter)
             for module in self._model.modules()
             if isinstance(module, _CONVOLUTIONS)
+            for parameter in module.parameters()
+            if parameter.ndim == len(module.kernel_size) + 2
         }
         named = [*self._model.named_parameters(), *self._model.named_buffers()]
         some_trainable = any(p.requires_grad for p in self._model.parameters())
         for name, tensor in named:
             if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.ndim == 0:
                 continue
-            # The kernel dimensions of a convolution are no channels.
-            dims = 2 if id(tensor) in convolution_weights else tensor.ndim
+            dims = 2 if id(tensor) in kernels else tensor.ndim
             layers = []
             for dim in range(dims):
                 if tensor.shape[dim] > 1:
@@ -208,13 +222,14 @@ def run_traced(
     space = space or IdSpace()
     tracer = Tracer(model, space)
     recorder = SizeRecorder(tracer)
-    with torch.no_grad(), slow_attention(), tracer.following_modules(), running(tracer), recorder:
+    with plain_run(), tracer.following_modules(), running(tracer), recorder:
         feed(tracer, inputs)
         try:
             outputs = call(model, inputs)
         except Exception as error:
+            lines = str(error).splitlines() or [""]
             raise ModelError(
-                f"the network fails while being traced ({type(error).__name__}: {error})"
+                f"the network fails while being traced ({type(error).__name__}: {lines[0]})"
             ) from error
     for output in tensors_of(outputs):
         tracer.freeze(tracer.layers(output), "network output")
@@ -239,11 +254,12 @@ def running(tracer: Tracer) -> Iterator[None]:
 
 
 @contextmanager
-def slow_attention() -> Iterator[None]:
-    """Let torch's attention modules run op by op; their fused form hides its channels."""
+def plain_run() -> Iterator[None]:
+    """Without gradients, and op by op: torch's fused attention hides its channels."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.inference_mode(False), torch.no_grad():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)

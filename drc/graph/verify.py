@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from drc.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
 from drc.graph.masked import run_exactly, run_masked
-from drc.graph.sizes import attached
-from drc.graph.surgery import Cut, KeepSets, cut, get_cut
+from drc.graph.resize import attached
+from drc.graph.surgery import Cut, KeepSets, cut, get_cut, twin_of
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
 _PATTERNS = 3
@@ -34,10 +35,10 @@ def verify(
 ) -> ChannelGraph:
     """Return `graph` without the groups whose removal fails or changes more than it should.
 
-    All groups are cut at once, each to a random width, in several patterns and at two input
-    sizes; the cut network must also run in training mode. Only when a pattern fails are the
-    culprits found by halving. The comparison runs in float64 where the network allows it, and
-    parameters that are all zero are given values first, because a closed branch hides its faults.
+    All groups are cut at once, each to a random width, in several patterns, on one image, on two
+    and on a larger one; the cut network must also run in training mode. Only when a pattern fails
+    are the culprits found by halving. The comparison runs in float64 where the network allows it,
+    and parameters that are all zero are given values first: a closed branch hides its faults.
 
     Args:
         model: the network, in eval mode; it is not changed.
@@ -99,7 +100,7 @@ def _kind(group: Group) -> tuple[str, int]:
 
 
 def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Inputs) -> None:
-    """Raise ModelError unless cutting `model` to `keep` equals masking it, at two input sizes."""
+    """Raise ModelError unless cutting `model` to `keep` equals masking it, on all inputs."""
     judge = _Judge(model, graph, inputs)
     for number in range(len(judge.images)):
         why = judge.failure(keep, number)
@@ -126,8 +127,8 @@ class _Judge:
         self.images = [inputs]
         if isinstance(inputs, Tensor):
             larger = torch.cat((torch.cat((inputs, inputs.flip(-1)), -1),) * 2, -2)
-            if self._dense_runs(larger):
-                self.images.append(larger)
+            several = torch.cat((inputs, inputs.flip(-1)))
+            self.images += [other for other in (several, larger) if self._dense_runs(other)]
         self._trains: bool | None = None
 
     def failure(self, keep: KeepSets, number: int) -> str | None:
@@ -137,14 +138,15 @@ class _Judge:
         image = self.images[number % len(self.images)]
         try:
             small = cut(self.model, self.graph, keep, self.dtype)
-            with torch.no_grad():
+            with torch.no_grad(), _same_noise():
                 ours = call(small, image)
             if number < len(self.images):
                 self._try_training(small, image)
         except Exception as caught:  # whatever a foreign forward raises on other sizes
             lines = str(caught).splitlines() or [type(caught).__name__]
             return f"{_BREAKS} ({lines[0]})"
-        theirs = run_masked(self.model, self.graph, keep, image, self.dtype)
+        with _same_noise():
+            theirs = run_masked(self.model, self.graph, keep, image, self.dtype)
         error = _difference(ours, theirs)
         allowed = self.tolerance * _magnitude(theirs)
         if not error <= allowed and not self._jumps(keep, image, theirs, error):
@@ -159,14 +161,20 @@ class _Judge:
         """Whether rounding alone moves the outputs as far: a sort or an arg max among equals."""
         generator = torch.Generator().manual_seed(0)
         nudged = map_inputs(lambda t: _nudged(t, generator), image)
-        moved = run_masked(self.model, self.graph, keep, nudged, self.dtype)
+        with _same_noise():
+            moved = run_masked(self.model, self.graph, keep, nudged, self.dtype)
         return 0.1 * error < _difference(moved, theirs) < math.inf
 
     def _try_training(self, small: nn.Module, image: Inputs) -> None:
         """Run the cut network in training mode, if the dense one can."""
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                call(small.train(), image)
+            # Backward too where sizes are rewritten: parts of some forwards run again for it.
+            resized = bool(attached(small))
+            with torch.set_grad_enabled(resized), _same_noise():
+                outputs = tensors_of(call(small.train(), image))
+                losses = [o.sum() for o in outputs if resized and o.requires_grad]
+                if losses:
+                    torch.stack(losses).sum().backward()
         except Exception:
             if self._trains is None:
                 twin = copy.deepcopy(self.model).to(self.dtype).train()
@@ -191,15 +199,15 @@ def _difference(ours: Any, theirs: Any) -> float:
 
 
 def _random_pattern(graph: ChannelGraph, seed: int) -> dict[str, list[list[int]]]:
-    """Keep a random number of atoms in every group, so that hidden couplings show.
+    """Keep a random number of atoms in every group, never all, so that hidden couplings show.
 
     At least a quarter: a layer norm over one or two channels multiplies rounding errors.
     """
     generator = torch.Generator().manual_seed(seed)
     pattern = {}
     for group in graph.groups:
-        least = max(1, group.size // 4)
-        width = int(torch.randint(least, group.size + 1, (1,), generator=generator))
+        least, most = max(1, group.size // 4), max(1, group.size - 1)
+        width = int(torch.randint(least, most + 1, (1,), generator=generator))
         orders = [torch.randperm(group.size, generator=generator) for _ in range(group.blocks)]
         pattern[group.name] = [sorted(order[:width].tolist()) for order in orders]
     return pattern
@@ -208,13 +216,12 @@ def _random_pattern(graph: ChannelGraph, seed: int) -> dict[str, list[list[int]]
 def _woken(model: nn.Module) -> nn.Module:
     """A twin that shares the weights, except that none is all zero."""
     generator = torch.Generator().manual_seed(0)
-    memo: dict[int, Any] = {}
+    changed: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = parameter
         if parameter.is_floating_point() and _largest(parameter) < _NO_WEIGHT:
             noise = 0.1 * torch.rand(parameter.shape, generator=generator)
-            memo[id(parameter)] = nn.Parameter(noise.to(parameter), parameter.requires_grad)
-    return copy.deepcopy(model, memo)
+            changed[id(parameter)] = nn.Parameter(noise.to(parameter), parameter.requires_grad)
+    return twin_of(model, changed)
 
 
 def _largest(parameter: Tensor) -> float:
@@ -238,6 +245,14 @@ def _widest(
         return torch.float64, wide, exact
     except Exception:  # a foreign forward may raise anything
         return None, inputs, False
+
+
+@contextmanager
+def _same_noise() -> Iterator[None]:
+    """Random numbers as in every such run, and the caller's left as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:

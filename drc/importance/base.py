@@ -96,6 +96,13 @@ def score(name: str, calibration: Calibration) -> Scores:
     criterion = get_criterion(name)
     if name not in calibration.cache:
         calibration.cache[name] = criterion(calibration)
+        for group in calibration.graph.groups:
+            found = np.shape(calibration.cache[name].get(group.name, ()))
+            if found != (group.blocks, group.size):
+                raise UsageError(
+                    f"the importance criterion {name} gives scores of shape {found} for group "
+                    f"{group.name}; it has {group.blocks} blocks of {group.size} channels"
+                )
     return calibration.cache[name]
 
 

@@ -198,7 +198,7 @@ class Tokens(nn.Module):
 
 
 class GroupNormed(nn.Module):
-    """Statistics over several channels: nothing before the norm may go."""
+    """Statistics over the channels of each half, which lose equally many."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,8 +209,8 @@ class GroupNormed(nn.Module):
         return self.tail(F.relu(self.middle(self.norm(self.head(x)))))
 
 
-class Unknown(nn.Module):
-    """An op that drc has no rule for."""
+class Sorted(nn.Module):
+    """Channels in the order of their values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,8 +221,58 @@ class Unknown(nn.Module):
         return self.tail(F.relu(self.middle(x)))
 
 
+class Unknown(nn.Module):
+    """An op that drc has no rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.middle, self.tail = conv(3, 8), conv(8, 8), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        counts = torch.histc(x.float(), 4).to(x.dtype)
+        return self.tail(F.relu(self.middle(x)) * counts.mean())
+
+
+class Positional(nn.Module):
+    """Channels picked by a list of numbers that stands in the source."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.middle, self.tail = conv(3, 8), conv(8, 8), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)[:, [7, 2, 1, 0, 6, 4, 5, 3]]
+        return self.tail(F.relu(self.middle(x)))
+
+
+class Counted(nn.Module):
+    """A sum over channels, divided by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = conv(3, 8), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        return self.tail(x - x.sum(1, keepdim=True) / x.shape[1])
+
+
+class Conditional(nn.Module):
+    """A forward that insists on its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = conv(3, 8), conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        assert x.shape[1] == 8
+        return self.tail(F.relu(x))
+
+
 class HardCoded(nn.Module):
-    """A size in the source that surgery cannot see."""
+    """A size in the source, which the cut network must be given anew."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,9 +299,8 @@ REMOVABLE = {
     Written: [4, 6],
     Pyramid: [8],
     Tokens: [8, 20],
-    GroupNormed: [8],
-    Unknown: [8],
-    HardCoded: [8],
+    GroupNormed: [4, 8],
+    HardCoded: [8, 8],
 }
 """Every network here, and how many atoms each of its removable groups has."""
 
@@ -269,7 +318,7 @@ class UnevenHalves(nn.Module):
 
 
 class ClosedBranch(nn.Module):
-    """The same fault behind a gate that starts at zero."""
+    """The same behind a gate that starts at zero, which would hide a fault."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,7 +371,7 @@ class Unfolded(nn.Module):
 
 
 class WeightNormed(nn.Module):
-    """A depthwise weight that is computed, with an op that has no rule."""
+    """A depthwise weight that is computed from a direction and a magnitude."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -333,6 +382,9 @@ class WeightNormed(nn.Module):
         return self.tail(self.depth(self.head(x)))
 
 
-FROZEN_WHOLE = {UnevenHalves: [], ClosedBranch: [8], SometimesTaken: [], WeightNormed: []}
-"""Networks whose faults only verification sees, and the groups that remain."""
-REMOVABLE.update({AfterShuffle: [8, 6], Unfolded: [8, 10]})
+REMOVABLE.update(
+    {
+        AfterShuffle: [8, 6], Unfolded: [8, 10], UnevenHalves: [16], ClosedBranch: [8, 16],
+        WeightNormed: [8],
+    }
+)  # fmt: skip

@@ -30,7 +30,7 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
         tracer.space.tie(channels[:, None], kept.view(groups, -1))
         _freeze_constant(tracer, channels.repeat_interleave(len(kept) // groups), kept)
         outgoing = kept
-    elif groups > 1 and not transposed and groups >= weight.shape[1]:
+    elif groups > 1 and not transposed and groups > weight.shape[1]:
         _keep_groups_whole(tracer, channels.view(groups, -1), writes.view(groups, -1), reads)
         outgoing = writes
     elif groups > 1:
@@ -98,7 +98,7 @@ def _freeze_constant(tracer: Tracer, channels: Tensor, slices: Tensor) -> None:
             tracer.freeze([unread], CONSTANT)
 
 
-@rule("aten::mm", "aten::bmm", "aten::matmul", "aten::mv", "aten::dot")
+@rule("aten::mm", "aten::bmm", "aten::matmul", "aten::mv", "aten::dot", "aten::vdot")
 def product(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     left, right = args[0], args[1]
     ours, theirs = tracer.layers(left), tracer.layers(right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -31,10 +32,13 @@ def move(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> 
 
 @rule("aten::slice")
 def cut_out(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    """Equal parts of the channels, such as two halves, stay equal."""
+    """Halves of the channels stay equal."""
     move(tracer, func, args, kwargs, outputs)
     bound = bind(func, args, kwargs)
-    _keep_parts_equal(tracer, args[0], bound["dim"], outputs.shape[bound["dim"]])
+    dim, start = bound["dim"], bound["start"] or 0
+    length = outputs.shape[dim]
+    if start in (0, length) and args[0].shape[dim] == 2 * length:
+        _keep_parts_equal(tracer, args[0], dim, length)
 
 
 @rule("aten::split", "aten::split_with_sizes", "aten::chunk", "aten::unsafe_split")
@@ -160,10 +164,20 @@ def reshape(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     before = [len(varying_dims(ids)) for ids in tracer.layers(args[0])]
     layers = [ids.reshape(outputs.shape) for ids in tracer.wide(args[0])]
     layers = [ids if tracer.owns(ids) else compact(ids) for ids in layers]
-    for ids, dims in zip(layers, before, strict=True):
+    for ids, wide, dims in zip(layers, tracer.layers(args[0]), before, strict=True):
         if len(varying_dims(ids)) > dims:
             tracer.space.keep_rectangular(ids)
+        elif len(varying_dims(ids)) < dims:
+            _tie_interleaved(tracer, wide)
     tracer.set_layers(outputs, layers)
+
+
+def _tie_interleaved(tracer: Tracer, ids: Tensor) -> None:
+    """Rows that a flattening interleaves, as a channel shuffle does, lose the same places."""
+    dims = sorted(varying_dims(ids))
+    for outer, inner in itertools.pairwise(dims):
+        if tracer.space.loses_along(ids, outer) and not tracer.space.loses_along(ids, inner):
+            tracer.space.tie(ids.narrow(inner, 0, 1), ids)
 
 
 @rule(

@@ -35,6 +35,7 @@ def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
         (tensor, ids.reshape([1] * (len(shape) - ids.ndim) + list(ids.shape)))
         for tensor in tensors
         for ids in tracer.layers(tensor)
+        if len(tensors) == 1 or bool(ids.any())
     ]
     if len(tensors) == 1:
         return [ids.clone() if tracer.owns(ids) else ids for _, ids in entries]
@@ -80,7 +81,11 @@ def _without_strangers(
         dims = varying_dims(ids)
         met = {id(other) for other, theirs in entries if varying_dims(theirs) & dims}
         strangers = [
-            t for t in tensors if tracer.layers(t) and t is not tensor and id(t) not in met
+            other
+            for other in tensors
+            if other is not tensor
+            and id(other) not in met
+            and any(bool(theirs.any()) for theirs in tracer.layers(other))
         ]
         if any(_has_size(t, dim, rank) for t in strangers for dim in dims):
             tracer.freeze([ids], "meets a dimension that carries no channels")
