@@ -47,7 +47,8 @@ def main() -> None:
     if options.fresh:
         done = {name: facts for name, facts in done.items() if options.only and name in zoo}
     for name in options.only or zoo:
-        if name in done and not options.fresh:
+        known = done.get(name, {"quick": True} if not options.quick else None)
+        if known is not None and not options.fresh and (options.quick or "quick" not in known):
             continue
         print(f"{name} ...", end=" ", flush=True)
         start = time.perf_counter()
@@ -58,7 +59,11 @@ def main() -> None:
     results = {name: done[name] for name in zoo if name in done}
     print_table(results)
     values = {
-        "limits": {"seconds_per_step": options.seconds, "memory_gb": options.memory},
+        "limits": {
+            "seconds_per_step": options.seconds,
+            "tool_seconds": options.tool_seconds,
+            "memory_gb": options.memory,
+        },
         "threads_per_process": 1,
         "tools": tools,
         "totals": totals(results),
@@ -82,6 +87,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these networks")
     parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
     parser.add_argument("--seconds", type=float, default=300, help="limit of one step")
+    parser.add_argument(
+        "--tool-seconds", type=float, default=120, help="limit of the exporters and torch-pruning"
+    )
+    parser.add_argument("--quick", action="store_true", help="trace, cut and compare, no more")
     parser.add_argument("--memory", type=float, default=16, help="limit of one process, GB")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for docs")
     return parser.parse_args()
@@ -111,6 +120,8 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     try:
         record = run("prune")
+        if options.quick:
+            return {**record, "quick": True}
         if (folder / "expected.pt").exists():
             record.update(run("apply"))
             record.update(_export(run))
@@ -149,7 +160,8 @@ def _child(task: str, name: str, folder: Path, options: argparse.Namespace) -> d
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, start_new_session=True
         )
-        end = _wait(process, log, options.seconds)
+        of_a_tool = task.startswith(("onnx", "rival"))
+        end = _wait(process, log, options.tool_seconds if of_a_tool else options.seconds)
     facts: dict[str, Any] = {}
     stage = "start"
     for line in log.read_text().splitlines() if log.exists() else ():

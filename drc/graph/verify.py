@@ -140,7 +140,7 @@ class _Judge:
             small = cut(self.model, self.graph, keep, self.dtype)
             with torch.no_grad(), _same_noise():
                 ours = call(small, image)
-            if number < len(self.images):
+            if number == min(1, len(self.images) - 1):  # on two images, as batch norms need
                 self._try_training(small, image)
         except Exception as caught:  # whatever a foreign forward raises on other sizes
             lines = str(caught).splitlines() or [type(caught).__name__]
