@@ -95,7 +95,8 @@ def totals(results: Records) -> dict[str, Any]:
     groups = sum(r.get("groups", 0) for r in records)
     removable = sum(r.get("removable", 0) for r in records)
     slow = [n for n, r in results.items() if r.get("trace_seconds", 1e9) >= 5]
-    hungry = [n for n, r in results.items() if hungry_trace(r)]
+    full = [r for r in records if "quick" not in r]
+    hungry = [n for n, r in results.items() if "quick" not in r and hungry_trace(r)]
     low = [n for n, r in results.items() if r.get("percent_removable", 0) < 80]
     return {
         "networks": len(records),
@@ -107,15 +108,16 @@ def totals(results: Records) -> dict[str, Any]:
         "cut_equals_masked": sum(map(exact, records)),
         "shape_kept": sum(bool(r.get("shape_kept")) for r in records),
         "30_percent_of_parameters_removed": sum(r.get("removed", 0) >= 0.295 for r in records),
-        "reloads_exactly": sum(r.get("apply") == "exact" for r in records),
+        "fully_measured": len(full),
+        "reloads_exactly_of_these": sum(r.get("apply") == "exact" for r in records),
         "backward_runs": sum(str(r.get("backward")).startswith("runs") for r in records),
-        "onnx_runs": sum(r.get("onnx") in ("dynamo", "torchscript") for r in records),
+        "onnx_runs_of_these": sum(r.get("onnx") in ("dynamo", "torchscript") for r in records),
         "onnx_fails_for_the_dense_network_too": sum(
             str(r.get("onnx")).startswith("n/a") for r in records
         ),
         "trace_of_5_s_or_more": slow,
-        "twice_the_memory_of_a_forward_pass_or_more": hungry,
-        "torch_pruning_prunes": sum(r.get("rival") == "prunes" for r in records),
+        "twice_the_memory_of_a_forward_pass_or_more_of_these": hungry,
+        "torch_pruning_prunes_of_these": sum(r.get("rival") == "prunes" for r in records),
     }
 
 

@@ -145,6 +145,7 @@ class IdSpace:
         label = self._classes()
         frozen: dict[int, str] = {}
         reasons = [*self._frozen, *((ids, PER_ROW) for ids in self._unnested(label))]
+        reasons.sort(key=lambda entry: not entry[1].startswith("network"))  # what no fault keeps
         for ids, reason in reasons:
             for cls in np.unique(label[ids.numpy()]).tolist():
                 frozen.setdefault(cls, reason)

@@ -20,7 +20,8 @@ _CHANNELS = (3, 1, 4)
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """Run the network on any kind of inputs."""
+    """Run the network on any kind of inputs, which it may write into without harm."""
+    inputs = map_inputs(torch.clone, inputs)
     if isinstance(inputs, Tensor):
         return model(inputs)
     if isinstance(inputs, Mapping):
