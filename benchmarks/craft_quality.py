@@ -9,11 +9,10 @@ drn_tiny_quality.py; the dual model is fitted on the calibration data once, for 
 from __future__ import annotations
 
 import argparse
-import json
 from functools import cached_property
 
-from common import RESULTS, shared_folder, write_result
-from drn_tiny_quality import Bench
+from common import shared_folder
+from drn_tiny_quality import Bench, run
 from zoo.published import import_torchvision_without_its_kernels
 
 from drc.config import SearchSettings
@@ -32,14 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     import_torchvision_without_its_kernels()
     name = f"craft_quality_{args.steps}_steps_seed_{args.seed}"
-    path = RESULTS / f"{name}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    bench = CraftBench(args.steps, args.seed)
-    for method, ratio in JOBS:
-        if not any((row["method"], row["ratio"]) == (method, ratio) for row in rows):
-            rows.append({"method": method, "ratio": ratio, **bench.row(method, ratio)})
-            print(rows[-1], flush=True)
-        write_result(name, {**bench.facts(), "rows": rows})
+    run(CraftBench(args.steps, args.seed), name, JOBS)
 
 
 class CraftBench(Bench):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from functools import cached_property
 
 from common import RESULTS, shared_folder, write_result
@@ -38,10 +39,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     name = f"drn_tiny_quality_{args.steps}_steps_seed_{args.seed}"
+    jobs = [("dense", 0.0), *((m, r) for r in (0.3, 0.5) for m in METHODS)]
+    run(Bench(args.steps, args.seed), name, jobs)
+
+
+def run(bench: Bench, name: str, jobs: Sequence[tuple[str, float]]) -> None:
+    """Measure the rows that the result file lacks, and write it after each."""
     path = RESULTS / f"{name}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    bench = Bench(args.steps, args.seed)
-    jobs = [("dense", 0.0), *((m, r) for r in (0.3, 0.5) for m in METHODS)]
     for method, ratio in jobs:
         if not any((row["method"], row["ratio"]) == (method, ratio) for row in rows):
             rows.append({"method": method, "ratio": ratio, **bench.row(method, ratio)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from drc.errors import ModelError
+from drc.models.traits import needed_inputs, possible_channels
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """One image batch, a tuple of positional arguments, or a mapping of keyword arguments."""
 
 _SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512)
-_CHANNELS = (3, 1, 4)
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -49,7 +48,12 @@ def example_input(model: nn.Module, channels: int | None = None) -> Tensor:
     Raises:
         ModelError: it runs on none of the images tried, or needs more than an image.
     """
-    _refuse_more_arguments(model)
+    needed = needed_inputs(model)
+    if len(needed) > 1:
+        raise ModelError(
+            f"the forward of {type(model).__name__} needs {', '.join(needed)}; "
+            "pass example inputs for all of them"
+        )
     tensor = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     candidates = (channels,) if channels is not None else _likely_channels(model)
     generator = torch.Generator().manual_seed(0)
@@ -73,26 +77,9 @@ def example_input(model: nn.Module, channels: int | None = None) -> Tensor:
 
 
 def _likely_channels(model: nn.Module) -> tuple[int, ...]:
-    """RGB first, unless the first convolution takes another count that images have."""
+    """What images for the network may have, first what its first convolution takes."""
+    possible = possible_channels(model)
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is not None and first.in_channels in _CHANNELS:
-        return (first.in_channels, *(c for c in _CHANNELS if c != first.in_channels))
-    return _CHANNELS
-
-
-def _refuse_more_arguments(model: nn.Module) -> None:
-    try:
-        parameters = list(inspect.signature(model.forward).parameters.values())
-    except (TypeError, ValueError):
-        return
-    required = [
-        p.name
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    keyword = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
-    if len(required) > 1 or keyword:
-        raise ModelError(
-            f"the forward of {type(model).__name__} needs {', '.join([*required, *keyword])}; "
-            "pass example inputs for all of them"
-        )
+    if first is not None and first.in_channels in possible:
+        return (first.in_channels, *(c for c in possible if c != first.in_channels))
+    return possible

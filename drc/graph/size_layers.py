@@ -17,7 +17,6 @@ from drc.graph.size_ops import (
     has_lengths,
     kept_length,
     register,
-    with_new,
 )
 
 if TYPE_CHECKING:
@@ -48,9 +47,6 @@ class Groups(SizeOp):
                 return (int(left.any(1).sum()),)
         return (None,)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return with_new(rule, given) if tensor is not None and has_lengths(tensor, rule) else None
-
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         return func(*args[:6], **{**kwargs, "groups": sizes[0]})
 
@@ -71,9 +67,6 @@ class Normalised(SizeOp):
         return tuple(
             kept_length(call.source, first + place, alive) for place in range(len(call.given))
         )
-
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return with_new(rule, given) if tensor is not None and has_lengths(tensor, rule) else None
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         rest = {k: v for k, v in kwargs.items() if k != "normalized_shape"}

@@ -59,10 +59,10 @@ def register(cls: type[SizeOp]) -> type[SizeOp]:
 
 
 class SizeOp:
-    """What all kinds have in common; this one is view and reshape, with one size a dimension."""
+    """What all kinds have in common: one size for each dimension of the result."""
 
-    name = "view"
-    functions: tuple[Function, ...] = (Tensor.view, Tensor.reshape, torch.reshape)
+    name: str
+    functions: tuple[Function, ...]
 
     def read(self, func: Function, args: tuple, kwargs: dict) -> Given | None:
         """The tensor, the dimension and the sizes of a call; None for a call without sizes."""
@@ -76,16 +76,10 @@ class SizeOp:
         return tuple(None if given == -1 else length for given, length in pairs)
 
     def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        """The sizes that `rule` makes of a call's, or None where the rule is not about it.
-
-        A view whose sizes multiply to the tensor's elements is right as it stands.
-        """
-        if tensor is None or len(given) != len(rule.old):
+        """The sizes that `rule` makes of a call's, or None where the rule is not about it."""
+        if tensor is None or len(given) != len(rule.old) or not has_lengths(tensor, rule):
             return None
-        if -1 not in given and _possible(tensor, given):
-            return None
-        new = with_new(rule, given) if has_lengths(tensor, rule) else _in_proportion(rule, given)
-        return new if new is not None and _possible(tensor, new) else None
+        return with_new(rule, given)
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         """Make the call with other sizes."""
@@ -93,14 +87,25 @@ class SizeOp:
 
 
 @register
+class View(SizeOp):
+    """view and reshape. One whose sizes multiply to the tensor's elements is right as it is."""
+
+    name = "view"
+    functions = (Tensor.view, Tensor.reshape, torch.reshape)
+
+    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
+        if tensor is None or len(given) != len(rule.old):
+            return None
+        if -1 not in given and _possible(tensor, given):
+            return None
+        new = with_new(rule, given) if has_lengths(tensor, rule) else _in_proportion(rule, given)
+        return new if new is not None and _possible(tensor, new) else None
+
+
+@register
 class Expand(SizeOp):
     name = "expand"
     functions = (Tensor.expand, torch.broadcast_to, Tensor.broadcast_to)
-
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        if tensor is None or len(given) != len(rule.old) or not has_lengths(tensor, rule):
-            return None
-        return with_new(rule, given)
 
 
 @register
@@ -148,16 +153,8 @@ class Unflatten(SizeOp):
         places = range(call.dim, call.dim + len(call.given))
         return tuple(kept_length(call.targets[0], place, alive) for place in places)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        if tensor is None or len(given) != len(rule.old) or not has_lengths(tensor, rule):
-            return None
-        return with_new(rule, given)
-
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         return func(args[0], args[1], sizes)
-
-
-register(SizeOp)
 
 
 def flat(sizes: tuple) -> tuple:
@@ -198,7 +195,7 @@ def _replaced(rule: SizeRule, given: tuple) -> tuple | None:
     return tuple(size if new is None else new for size, _, new in triples)
 
 
-def with_new(rule: SizeRule, given: tuple) -> tuple | None:
+def with_new(rule: SizeRule, given: tuple) -> tuple:
     """The rule's sizes in place of the given ones, which may be read off any other tensor.
 
     The first size may hold a batch besides channels; it changes in proportion.
@@ -220,7 +217,7 @@ def _in_proportion(rule: SizeRule, given: tuple) -> tuple | None:
         return None
     sizes = []
     for size, old, new in zip(given, rule.old, rule.new, strict=True):
-        if old is not None and new is not None:
+        if new is not None:
             if size * new % old:
                 return None
             size = size * new // old

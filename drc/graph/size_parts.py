@@ -18,7 +18,6 @@ from drc.graph.size_ops import (
     kept_length,
     lengths,
     register,
-    with_new,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _END = 2**62
 
 @register
 class Split(SizeOp):
-    """split and chunk. `given` is the list of lengths, or the one length or count."""
+    """split and chunk, read as the lengths of the pieces, however they are given."""
 
     name = "split"
     functions = (
@@ -84,9 +83,6 @@ class Narrow(SizeOp):
             return (None, None)
         return tuple(_between(call, 0, end, alive) for end in call.given)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return with_new(rule, given) if tensor is not None and has_lengths(tensor, rule) else None
-
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         return func(args[0], args[1], sizes[0], sizes[1] - sizes[0])
 
@@ -117,9 +113,6 @@ class Index(SizeOp):
             else -_between(call, length + bound, length, alive)
             for bound in call.given
         )  # fmt: skip
-
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return with_new(rule, given) if tensor is not None and has_lengths(tensor, rule) else None
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         place = self._place(args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from drc.errors import ModelError
 from drc.graph.groups import ChannelGraph, find_groups
@@ -14,6 +13,7 @@ from drc.graph.sizes import SizeCall
 from drc.graph.surgery import copy_of, twin_of
 from drc.graph.tracer import run_traced
 from drc.graph.verify import CutError, verify
+from drc.models.traits import refuse_unreadable
 
 
 def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True) -> ChannelGraph:
@@ -29,7 +29,7 @@ def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True)
     Raises:
         ModelError: the network does not run on the input.
     """
-    _refuse_unreadable(model)
+    refuse_unreadable(model)
     if any(p.device.type != "cpu" for p in model.parameters()):
         model = copy_of(model).cpu()
     if inputs is not None:
@@ -48,17 +48,6 @@ def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True)
             return verify(twin, graph, inputs, strict=True)
         except CutError:
             return _with_training(twin, graph, inputs, space, calls)
-
-
-def _refuse_unreadable(model: nn.Module) -> None:
-    """Raise ModelError for a network whose code or weights cannot be worked on."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ModelError("the network is scripted, so its layers cannot be cut; pass its source")
-    tensors = [*model.parameters(), *model.buffers()]
-    if any(is_lazy(tensor) for tensor in tensors):
-        raise ModelError("the network has lazy layers without shapes yet; run it on an image first")
-    if any(tensor.is_meta for tensor in tensors):
-        raise ModelError("the network is on the meta device, without weights; load them first")
 
 
 def _with_training(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
 from drc.graph.masked import run_exactly, run_masked
 from drc.graph.resize import attached
-from drc.graph.surgery import Cut, KeepSets, cut, get_cut, twin_of
+from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, twin_of
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
 _PATTERNS = 3
@@ -177,7 +176,7 @@ class _Judge:
                     torch.stack(losses).sum().backward()
         except Exception:
             if self._trains is None:
-                twin = copy.deepcopy(self.model).to(self.dtype).train()
+                twin = copy_of(self.model).to(self.dtype).train()
                 self._trains = _runs(twin, image)
             if self._trains:
                 raise

@@ -134,29 +134,23 @@ def plain_network(model: object, image_alone: bool = True) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ModelError(f"the network must be a torch.nn.Module, not {type(model).__name__}")
     model = unwrapped(model)
+    refuse_unreadable(model)
     for name, part in model.named_modules():
-        what = f"the network's part {name}" if name else "the network"
-        if isinstance(part, torch.jit.ScriptModule):
-            raise ModelError(
-                f"{what} is a ScriptModule, whose layers cannot be cut; pass its source"
-            )
         if hasattr(part, "_orig_mod"):
             raise ModelError(
-                f"{what} was compiled by itself, and drc takes only whole networks apart; compile "
-                "it after compression"
+                f"{_called(name)} was compiled by itself, and drc takes only whole networks apart; "
+                "compile it after compression"
             )
     parameters = dict(model.named_parameters())
     if not parameters:
         raise ModelError("the network has no parameters, so there is nothing to compress")
-    for name, tensor in (*parameters.items(), *model.named_buffers()):
-        _check_values(name, tensor)
     for name, parameter in parameters.items():
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             raise ModelError(
                 f"the network is not in float32 ({name} is {parameter.dtype}); convert it by "
                 "model.float() first"
             )
-    needed = _needed_inputs(model)[1:]
+    needed = needed_inputs(model)[1:]
     if needed and image_alone:
         raise ModelError(
             f"the forward of {type(model).__name__} needs {', '.join(needed)} besides the image; "
@@ -165,19 +159,30 @@ def plain_network(model: object, image_alone: bool = True) -> nn.Module:
     return model
 
 
-def _check_values(name: str, tensor: Tensor) -> None:
-    if is_lazy(tensor):
-        raise ModelError(
-            f"{name} is lazy and has no shape yet; run the network once on an image first"
-        )
-    if tensor.is_meta:
-        raise ModelError(
-            f"{name} is on the meta device and has no values; build the network on a real device "
-            "and load its weights first"
-        )
+def refuse_unreadable(model: nn.Module) -> None:
+    """Raise ModelError for a network whose code or whose values are not at hand."""
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{_called(name)} is a ScriptModule, whose layers cannot be cut; pass its source"
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"{name} is lazy and has no shape yet; run the network once on an image first"
+            )
+        if tensor.is_meta:
+            raise ModelError(
+                f"{name} is on the meta device and has no values; build the network on a real "
+                "device and load its weights first"
+            )
 
 
-def _needed_inputs(model: nn.Module) -> list[str]:
+def _called(part: str) -> str:
+    return f"the network's part {part}" if part else "the network"
+
+
+def needed_inputs(model: nn.Module) -> list[str]:
     """The arguments without which the forward cannot be called."""
     try:
         parameters = inspect.signature(model.forward).parameters.values()

@@ -36,10 +36,12 @@ def place(ids: Tensor, dim: int, rank: int) -> Tensor:
     return ids.reshape(shape)
 
 
-def split_by_variation(layers: Layers, dim: int) -> tuple[Layers, Layers]:
-    """The layers whose ids differ along `dim`, and the others."""
-    inside = [ids for ids in layers if varies(ids, dim)]
-    outside = [ids for ids in layers if not varies(ids, dim)]
+def split_by_variation(layers: Layers, *dims: int) -> tuple[Layers, Layers]:
+    """The layers whose ids differ along one of `dims`, and the others."""
+    inside: Layers = []
+    outside: Layers = []
+    for ids in layers:
+        (inside if any(varies(ids, dim) for dim in dims) else outside).append(ids)
     return inside, outside
 
 

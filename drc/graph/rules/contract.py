@@ -23,7 +23,7 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     layers = tracer.layers(image)
     # A weight convolved by another, as in merged layers: its own input channels are the batch.
     batch = [ids for ids in layers if varying_dims(ids) == {0}]
-    rest = [ids for ids in layers if not any(ids is other for other in batch)]
+    rest = [ids for ids in layers if varying_dims(ids) != {0}]
     channels = _input_channels(tracer, rest, image.shape[1])
     if groups > 1 and weight.shape[1] == 1 and groups == image.shape[1]:
         kept = reads if transposed else writes
@@ -128,8 +128,7 @@ def attention(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
     """softmax(q k^T) v: queries are tied to keys, the values' channels flow on."""
     query, key, value = (tracer.layers(tensor) for tensor in args[:3])
     scores = multiply(tracer, query, [ids.transpose(-1, -2) for ids in key])
-    mixed = [ids for ids in scores if varies(ids, -1) or varies(ids, -2)]
-    tracer.freeze(mixed, "tokens of an attention")
+    tracer.freeze(split_by_variation(scores, -1, -2)[0], "tokens of an attention")
     first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
     tracer.set_layers(first, multiply(tracer, [], value))
 

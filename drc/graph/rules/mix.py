@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import along, bind, op_name, place, varies
+from drc.graph.rules.common import along, bind, op_name, place, split_by_variation, varies
 from drc.graph.rules.pointwise import pointwise
 from drc.graph.tracer import Tracer, rule
 
@@ -73,9 +73,8 @@ def softmax(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
 def ordered(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Ops in which a channel's place among the others counts."""
     dims = reduced_dims(func, args, kwargs)
-    mixed = [ids for ids in tracer.layers(args[0]) if any(varies(ids, dim) for dim in dims)]
+    mixed, kept = split_by_variation(tracer.layers(args[0]), *dims)
     tracer.freeze(mixed, f"ordered by {op_name(func)}")
-    kept = [ids for ids in tracer.layers(args[0]) if not any(ids is other for other in mixed)]
     for output in tensors_of(outputs):
         if output.is_floating_point():
             tracer.set_layers(output, kept if output.ndim == args[0].ndim else [])

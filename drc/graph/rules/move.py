@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from drc.graph.ids import NO_CHANNEL, compact, varying_dims
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import bind, varies
+from drc.graph.rules.common import bind, split_by_variation, varies
 from drc.graph.tracer import Tracer, rule
 
 
@@ -103,7 +103,7 @@ def view_as_complex(tracer: Tracer, func: Any, args: tuple, kwargs: dict, output
 @rule("aten::roll", "aten::flip")
 def turn(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     dims = bind(func, args, kwargs)["dims"]
-    if any(varies(ids, dim) for ids in tracer.layers(args[0]) for dim in dims) or not dims:
+    if split_by_variation(tracer.layers(args[0]), *dims)[0] or not dims:
         return move(tracer, func, args, kwargs, outputs)
     tracer.set_layers(outputs, tracer.layers(args[0]))
 
@@ -114,7 +114,7 @@ def turn(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> 
 )  # fmt: skip
 def mirror(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     padded = range(args[0].ndim - len(args[1]) // 2, args[0].ndim)
-    if any(varies(ids, dim) for ids in tracer.layers(args[0]) for dim in padded):
+    if split_by_variation(tracer.layers(args[0]), *padded)[0]:
         return move(tracer, func, args, kwargs, outputs)
     tracer.set_layers(outputs, tracer.layers(args[0]))
 
@@ -123,7 +123,7 @@ def mirror(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -
 def unfold(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """`(N, C, H, W)` to `(N, C k k, L)`: a channel's pixels, padding included, are its own."""
     image = args[0]
-    if any(varies(ids, dim) for ids in tracer.layers(image) for dim in (-1, -2)):
+    if split_by_variation(tracer.layers(image), -1, -2)[0]:
         return move(tracer, func, args, kwargs, outputs)
     parts = outputs.shape[-2] // image.shape[-3]
     layers = []

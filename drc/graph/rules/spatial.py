@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drc.graph.rules.common import along, bind, op_name, place, varies
+from drc.graph.rules.common import along, bind, op_name, place, split_by_variation, varies
 from drc.graph.tracer import Tracer, rule
 
 _RANK = {"1d": 1, "2d": 2, "3d": 3}
@@ -35,7 +35,7 @@ def spatial(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
 
 def _per_channel(tracer: Tracer, ids: Tensor, dim: int, rank: int) -> Tensor:
     """A layer that varies along no pixel: tie the pixels of a channel where it does."""
-    if all(not varies(ids, other) for other in range(dim + 1, dim + 1 + rank)):
+    if not any(varies(ids, other) for other in range(dim + 1, dim + 1 + rank)):
         return ids
     return place(along(tracer, ids, dim, ids.shape[dim]), dim, ids.ndim)
 
@@ -49,9 +49,8 @@ def _per_channel(tracer: Tracer, ids: Tensor, dim: int, rank: int) -> Tensor:
 )
 def fourier(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     dims = bind(func, args, kwargs)["dim"]
-    mixed = [ids for ids in tracer.layers(args[0]) if any(varies(ids, dim) for dim in dims)]
+    mixed, kept = split_by_variation(tracer.layers(args[0]), *dims)
     tracer.freeze(mixed, f"mixed by {op_name(func)}")
-    kept = [ids for ids in tracer.layers(args[0]) if not any(ids is other for other in mixed)]
     tracer.set_layers(outputs, kept)
 
 
