@@ -295,7 +295,7 @@ def test_wrong_inputs_are_one_clear_line(inputs: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_recurrent_layer_freezes_and_nothing_breaks() -> None:
+def test_the_state_of_a_recurrent_layer_stays_and_its_inputs_can_go() -> None:
     class Recurrent(Framed):
         def __init__(self) -> None:
             super().__init__()
@@ -305,8 +305,12 @@ def test_a_recurrent_layer_freezes_and_nothing_breaks() -> None:
             tokens = self.memory(x.flatten(2).transpose(1, 2))[0]
             return tokens.transpose(1, 2).reshape(x.shape)
 
-    graph = trace(ready(Recurrent))
-    assert not graph.groups
+    model = ready(Recurrent)
+    graph = trace(model)
+    assert [group.name for group in graph.groups] == ["head"]
+    assert [f.name for f in graph.frozen if f.name.startswith("memory")] == ["memory"]
+    image = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    assert error(model, graph, {"head": list(range(9))}, image) < 1e-9
     assert copy.deepcopy(graph).frozen == graph.frozen
 
 

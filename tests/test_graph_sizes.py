@@ -18,6 +18,7 @@ from helpers.blocked import (
     Heads,
     HeadScales,
     OldWeightNormed,
+    ReadWidth,
     RearrangedWidth,
     TwoWays,
 )
@@ -195,11 +196,28 @@ def test_a_scale_per_head_stays_and_is_no_channel() -> None:
     assert stays.size == 2 and stays.reason.startswith("counts heads")
 
 
-def test_a_width_that_only_a_library_is_told_stays() -> None:
-    """einops checks `c=4` itself, before it calls anything that could be given another size."""
-    _, graph = traced(RearrangedWidth)
-    assert next(reason for *_, reason in stuck(graph)).startswith("cutting it breaks the forward")
-    assert {group.name for group in graph.groups} == {"head", "proj"}
+@pytest.mark.parametrize("network", [RearrangedWidth, ReadWidth])
+def test_what_reads_widths_can_be_compiled_traced_and_exported(network: type[Framed]) -> None:
+    """Compiled code reads shapes past torch's modes, and must not read those of the cut."""
+    model, graph = traced(network)
+    small = cut(model, graph, random_keep(graph))
+    image = images()[0]
+    with torch.no_grad():
+        expected = small(image)
+        ways = (
+            torch.compile(small, backend="eager"),
+            torch.jit.trace(small, image),
+            torch.export.export(small, (image,)).module(),
+        )
+        assert all(apart(way(image), expected) < 1e-12 for way in ways)
+
+
+def test_only_what_must_be_told_a_width_is_told() -> None:
+    """`x.shape` in a reshape is right after a cut; a scale computed from it is not."""
+    _, graph = traced(SIZED[-1])
+    assert not [call for call in graph.calls if call.op == "shape"]
+    _, graph = traced(ReadWidth)
+    assert [call for call in graph.calls if call.op == "shape"]
 
 
 def test_two_cuts_compose() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.networks import (
     REMOVABLE,
-    Conditional,
-    Counted,
+    ConditionalByLayer,
+    CountedByLayer,
     Plain,
     Positional,
     SometimesTaken,
@@ -56,8 +56,8 @@ def test_a_cut_network_trains(network: type[nn.Module]) -> None:
         (Sorted, 8, "ordered by aten.sort"),
         (Unknown, 8, "drc has no rule for aten.histc"),
         (Positional, 8, "cutting it breaks the forward pass (index"),
-        (Counted, 8, "cutting it differs from masking it by"),
-        (Conditional, 8, "cutting it breaks the forward pass (AssertionError"),
+        (CountedByLayer, 8, "cutting it differs from masking it by"),
+        (ConditionalByLayer, 8, "cutting it breaks the forward pass (AssertionError"),
         (SometimesTaken, 8, "cutting it breaks the forward pass"),
     ],
     ids=lambda case: case.__name__ if isinstance(case, type) else "",
@@ -104,7 +104,7 @@ def test_drn_is_cut_exactly_in_float32() -> None:
 
 def test_a_cut_that_is_not_what_it_should_be_is_refused() -> None:
     """A graph that was not verified, of a network that counts its channels."""
-    model = Counted().eval()
+    model = CountedByLayer().eval()
     graph = trace(model, check=False)
     with pytest.raises(ModelError, match="not what it should be"):
         check(model, graph, {"head": list(range(5))}, IMAGE)

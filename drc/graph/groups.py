@@ -100,6 +100,19 @@ class ChannelGraph:
         lost = [Frozen(g.name, g.size, reasons[g.name]) for g in self.groups if g.name in reasons]
         return replace(self, groups=kept, frozen=(*self.frozen, *lost))
 
+    def told_dense(self, touched: np.ndarray) -> ChannelGraph:
+        """A graph whose cuts let the forward see dense lengths where it reads those of channels.
+
+        Args:
+            touched: whether each id is among the channels meant, `(ids,)`.
+        """
+        meant = [
+            c.spare and any(touched[ids.numpy()].any() for ids in c.source) for c in self.calls
+        ]
+        pairs = zip(self.calls, meant, strict=True)
+        calls = tuple(replace(call, spare=False) if told else call for call, told in pairs)
+        return replace(self, calls=calls) if any(meant) else self
+
     def alive(self, removed: Mapping[str, Mapping[int, set[int]]]) -> np.ndarray:
         """Which ids stay, `(ids,)`, when these indices of these dimensions of tensors go.
 

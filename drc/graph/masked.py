@@ -50,7 +50,7 @@ def run_exactly(
     inputs: Inputs,
     dtype: torch.dtype | None = None,
 ) -> tuple[Any, bool]:
-    """As `run_masked`, and whether every op computed in `dtype` throughout."""
+    """As `run_masked`, and whether no op narrowed what it was given in `dtype`."""
     gone = removed(graph, keep)
     runner = _Masked(model, graph, gone, dtype)
     with plain_run(), running(runner):
@@ -88,15 +88,25 @@ class _Masked(Tracer):
         return self.compute(func, args, kwargs or {})
 
     def compute(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        values, named = tree_map(self._value, (args, kwargs))
+        values = tuple(self._values(arg) for arg in args)
+        named = {key: self._value(value) for key, value in kwargs.items()}
         statistic = _STATISTICS.get(func._schema.name)
         outputs = statistic(self, func, args, values, named) if statistic is not None else None
         if outputs is None:
             outputs = func(*values, **named)
-        if self._dtype is not None:
-            floats = (t.dtype for t in tensors_of(outputs) if t.is_floating_point())
-            self.exact &= all(dtype == self._dtype for dtype in floats)
+        self.exact &= not (self._narrow(outputs) and self._wide(values))
         return outputs
+
+    def _values(self, arg: Any) -> Any:
+        """As `_value`, also for a list of tensors."""
+        return [self._value(leaf) for leaf in arg] if isinstance(arg, list) else self._value(arg)
+
+    def _narrow(self, outputs: Any) -> bool:
+        """Whether some are of fewer digits than the run is to have."""
+        return any(t.is_floating_point() and t.dtype != self._dtype for t in tensors_of(outputs))
+
+    def _wide(self, values: Any) -> bool:
+        return any(t.dtype == self._dtype for t in tensors_of(values))
 
     def _value(self, leaf: Any) -> Any:
         """A weight as the masked network has it; anything else as it is."""
@@ -119,11 +129,19 @@ class _Masked(Tracer):
         self._assigned[id(target)] = value
 
     def data_of(self, source: Tensor) -> Tensor:
-        data = self._value(source)
-        if data is source:
-            return super().data_of(source)
-        self.set_layers(data, self.layers(source))
-        return data
+        data = self._held(source)
+        return super().data_of(source) if data is source else data
+
+    def arguments(self, func: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Functions that compare number types before they come to any op get masked weights."""
+        return tree_map(self._held, (args, kwargs)) if func in _OF_ONE_TYPE else (args, kwargs)
+
+    def _held(self, leaf: Any) -> Any:
+        """What stands for a weight, as a tensor of its own; anything else as it is."""
+        value = self._value(leaf)
+        if value is not leaf:
+            self.set_layers(value, self.layers(leaf))
+        return value
 
     def left(self, tensor: Tensor, dims: list[int]) -> Tensor | None:
         """Where channels are left, in `tensor`'s shape; None if all are along `dims`."""
@@ -134,6 +152,12 @@ class _Masked(Tracer):
                 mask = here if mask is None else mask & here
         return None if mask is None or bool(mask.all()) else mask.expand(tensor.shape)
 
+
+_OF_ONE_TYPE = {
+    torch.conv1d, torch.conv2d, torch.conv3d,
+    torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+    torch.prelu,
+}  # fmt: skip
 
 Statistic = Callable[[_Masked, Any, tuple, tuple, dict], Any]
 

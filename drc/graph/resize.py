@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MethodType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from drc.errors import ModelError
@@ -40,6 +43,16 @@ class _Scope(threading.local):
 _SCOPE = _Scope()
 
 
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Calls made inside are no calls of the forward."""
+    _SCOPE.muted = True
+    try:
+        yield
+    finally:
+        _SCOPE.muted = False
+
+
 class SizeRecorder(TorchFunctionMode):
     """Keeps every call of a traced forward that was given sizes."""
 
@@ -48,6 +61,7 @@ class SizeRecorder(TorchFunctionMode):
         self._tracer = tracer
         self._seen: list[SizeCall] = []
         self._count: Counter[tuple[str, int, str]] = Counter()
+        self._checked: set[str] = set()
 
     def __enter__(self) -> SizeRecorder:
         _SCOPE.recorder = self
@@ -60,7 +74,9 @@ class SizeRecorder(TorchFunctionMode):
     @property
     def calls(self) -> list[SizeCall]:
         """The calls in which channels take part."""
-        return [call for seen in self._seen if (call := seen.solid()).touches_channels]
+        solid = (seen.solid() for seen in self._seen)
+        touching = (call for call in solid if call.touches_channels)
+        return [replace(c, spare=c.spare and c.module not in self._checked) for c in touching]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -70,10 +86,14 @@ class SizeRecorder(TorchFunctionMode):
         given = op.read(func, args, kwargs) if op is not None else None
         outputs = func(*args, **kwargs)
         if op is not None and given is not None:
-            self.keep(op, given, given[2], outputs)
+            self.keep(op, given, given[2], outputs, op.spare)
+            if op.is_checked():
+                self._checked.add(self._tracer.module)
         return outputs
 
-    def keep(self, op: SizeOp, given: Given, sizes: tuple, outputs: Any) -> None:
+    def keep(
+        self, op: SizeOp, given: Given, sizes: tuple, outputs: Any, spare: bool = False
+    ) -> None:
         """Record a call: as the code gives it, and the sizes in effect."""
         tensor, dim, written = given
         made = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -88,7 +108,8 @@ class SizeRecorder(TorchFunctionMode):
                 given=tuple(int(size) for size in sizes),
                 shape=tuple(tensor.shape) if tensor is not None else (),
                 source=self._tracer.layers(tensor),
-                targets=[self._tracer.layers(output) for output in made],
+                targets=[self._tracer.layers(x) for x in made if isinstance(x, Tensor)],
+                spare=spare,
             )
         )
         self._count[run] += 1
@@ -110,13 +131,14 @@ class Resized(TorchFunctionMode):
         mine = _SCOPE.owner is self._owner and not _SCOPE.muted
         op = BY_FUNCTION.get(func) if mine else None
         rules = self._owner.by_op.get(op.name) if op is not None else None
-        given = op.read(func, args, kwargs) if op is not None and rules else None
-        if op is None or rules is None or given is None:
+        if op is None or rules is None:
             return func(*args, **kwargs)
-        place = self._count[op.name]
-        self._count[op.name] += 1
-        rule, sizes = _best(op, rules, given, place)
-        if rule is None or sizes == given[2]:
+        with _unseen():
+            given = op.read(func, args, kwargs)
+            place = self._count[op.name]
+            self._count[op.name] += given is not None
+            rule, sizes = _best(op, rules, given, place) if given is not None else (None, ())
+        if given is None or rule is None or sizes == given[2]:
             return func(*args, **kwargs)
         if self._learns and not torch.is_grad_enabled():
             raise ModelError(
@@ -129,13 +151,10 @@ class Resized(TorchFunctionMode):
     def _rewrite(
         self, op: SizeOp, func: Any, args: tuple, kwargs: dict, given: Given, sizes: tuple
     ) -> Any:
-        _SCOPE.muted = True
-        try:
+        with _unseen():
             outputs = op.write(func, args, kwargs, sizes)
-        finally:
-            _SCOPE.muted = False
-        if _SCOPE.recorder is not None:
-            _SCOPE.recorder.keep(op, given, sizes, outputs)
+            if _SCOPE.recorder is not None:
+                _SCOPE.recorder.keep(op, given, sizes, outputs)
         return outputs
 
 
@@ -164,6 +183,8 @@ class ResizedForward:
     Without rules it only keeps those of the modules around it away.
     """
 
+    uncompiled: ClassVar[Callable[..., Any]]
+
     def __init__(self, module: nn.Module, rules: Sequence[SizeRule] = ()) -> None:
         self.rules = tuple(rules)
         self.applied: set[SizeRule] = set()
@@ -172,8 +193,22 @@ class ResizedForward:
             self.by_op[rule.op].append(rule)
         self._module = module
         self._inner = module.__dict__.get("forward")  # where someone has put another one
+        self._tell_compiler()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tell_compiler()
+
+    def _tell_compiler(self) -> None:
+        # Compiled code reads shapes past every mode, so a forward that is told some stays as it is.
+        if "shape" in self.by_op:
+            ResizedForward.uncompiled = torch.compiler.disable(ResizedForward._run)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        run = ResizedForward.uncompiled if "shape" in self.by_op else ResizedForward._run
+        return run(self, args, kwargs)
+
+    def _run(self, args: tuple, kwargs: dict) -> Any:
         around, _SCOPE.owner = _SCOPE.owner, self
         try:
             if not self.rules:
@@ -187,6 +222,16 @@ class ResizedForward:
         if self._inner is not None:
             return self._inner(*args, **kwargs)
         return type(self._module).forward(self._module, *args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Any:
+        """Whose parameters `inspect.signature` tells."""
+        return self._inner or MethodType(type(self._module).forward, self._module)
+
+    @property
+    def __code__(self) -> Any:
+        """Where torch.export says that the forward is."""
+        return self.__wrapped__.__code__
 
     def take_off(self) -> None:
         """Give the module back the forward that it had."""

@@ -69,6 +69,13 @@ class SizeOp:
         sizes = flat(args[1:] or tuple(kwargs[k] for k in ("shape", "size") if k in kwargs))
         return (args[0], -1, sizes) if all_sizes(sizes) else None
 
+    spare = False
+    """Whether such calls are left alone as long as cuts hold without."""
+
+    def is_checked(self) -> bool:
+        """Whether the call being made will be compared with other sizes of its module."""
+        return False
+
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         """The sizes of the call in the network that keeps the ids `alive`; None: as given."""
         found = [kept_length(call.targets[0], dim, alive) for dim in range(len(call.given))]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from drc.graph import size_layers, size_parts  # noqa: F401  (register their kinds of call)
+from drc.graph import size_layers, size_parts, size_reads  # noqa: F401  (register their kinds of call)
 from drc.graph.ids import solid
 from drc.graph.size_ops import OPS, Sizes, kept_length
 
@@ -77,6 +77,7 @@ class SizeCall:
         shape: of the input.
         source: id layers of the input.
         targets: id layers of every output.
+        spare: whether it gives no rule as long as cuts hold without.
     """
 
     module: str
@@ -88,6 +89,7 @@ class SizeCall:
     shape: tuple[int, ...]
     source: Layers
     targets: list[Layers]
+    spare: bool = False
 
     def rule(self, alive: np.ndarray) -> SizeRule | None:
         """The rule at a cut that leaves the ids `alive`, `(ids,)`; None if it has no channels.
@@ -95,7 +97,7 @@ class SizeCall:
         A size that the cut leaves as it was is in the rule too: the code may have read it off
         another tensor, which was cut.
         """
-        new = OPS[self.op].needed(self, alive)
+        new = (None,) if self.spare else OPS[self.op].needed(self, alive)
         if all(size is None for size in new):
             return None
         found = [(dim, kept_length(self.source, dim, alive)) for dim in range(len(self.shape))]

@@ -132,6 +132,10 @@ class Tracer(TorchDispatchMode):
         self.set_layers(data, self.layers(source))
         return data
 
+    def arguments(self, func: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """What a call of the forward is to be made with."""
+        return args, kwargs
+
     @contextmanager
     def following_modules(self) -> Iterator[None]:
         """Keep the name of the running module."""
@@ -187,8 +191,8 @@ class Tracer(TorchDispatchMode):
                 self.freeze(layers, f"{name} is fixed (requires_grad is False)")
 
 
-class Assignments(TorchFunctionMode):
-    """Tells a tracer of `weight.data`, read and written, which is no op that it would see."""
+class Calls(TorchFunctionMode):
+    """Tells a tracer of what happens before any op: calls, and `weight.data` read and written."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -201,7 +205,8 @@ class Assignments(TorchFunctionMode):
             return self._tracer.assign(*args)
         if func == Tensor.data.__get__:  # type: ignore[attr-defined]
             return self._tracer.data_of(args[0])
-        return func(*args, **(kwargs or {}))
+        args, kwargs = self._tracer.arguments(func, args, kwargs or {})
+        return func(*args, **kwargs)
 
 
 def run_traced(
@@ -249,7 +254,7 @@ def feed(tracer: Tracer, inputs: Inputs) -> None:
 @contextmanager
 def running(tracer: Tracer) -> Iterator[None]:
     """Trace what is run inside."""
-    with tracer, Assignments(tracer):
+    with tracer, Calls(tracer):
         yield
 
 

@@ -17,10 +17,11 @@ from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
 from drc.graph.masked import run_exactly, run_masked
 from drc.graph.resize import attached
-from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, twin_of
+from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, removed, twin_of
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
-_PATTERNS = 3
+_PATTERNS = 2
+_SMALL = 64 * 64  # pixels
 _NO_WEIGHT = 1e-4
 _BREAKS = "cutting it breaks the forward pass"
 
@@ -34,8 +35,8 @@ def verify(
 ) -> ChannelGraph:
     """Return `graph` without the groups whose removal fails or changes more than it should.
 
-    All groups are cut at once, each to a random width, in several patterns, on one image, on two
-    and on a larger one; the cut network must also run in training mode. Only when a pattern fails
+    All groups are cut at once, each to a random width, in several patterns, on two images and
+    on a wider one; the cut network must also run in training mode. Only when a pattern fails
     are the culprits found by halving. The comparison runs in float64 where the network allows it,
     and parameters that are all zero are given values first: a closed branch hides its faults.
 
@@ -53,6 +54,7 @@ def verify(
     # Streams first, so that what fails only beside a cut stream is blamed, and not the stream.
     ordered = sorted(graph.groups, key=lambda group: -len(group.slices))
     reasons: dict[str, str] = {}
+    told: set[tuple[str, int]] = set()
     for number in range(_PATTERNS):
         pattern = _random_pattern(graph, seed + number)
         proven: dict[str, str] = {}
@@ -64,13 +66,19 @@ def verify(
             if strict and why.startswith(_BREAKS):
                 raise CutError(why)
             group, why = _first_culprit(judge, healthy, pattern, number, why)
+            if _kind(group) not in told and judge.tell(
+                [g for g in healthy if _kind(g) == _kind(group)]
+            ):
+                told.add(_kind(group))
+                continue
             proven.update({kin.name: why for kin in healthy if _kind(kin) == _kind(group)})
             reasons[group.name] = why
         doubtful = [group for group in ordered if group.name in proven.keys() - reasons.keys()]
         together = [g for g in ordered if g.name not in reasons | proven] + doubtful
         if doubtful and judge.failure(_part(pattern, together), number) is not None:
             reasons.update(proven)
-    graph = replace(graph, calls=tuple(c for c in graph.calls if c.module in judge.resized))
+    calls = (c for c in judge.graph.calls if c.module in judge.resized and not c.spare)
+    graph = replace(graph, calls=tuple(calls))
     return graph.freeze(reasons) if reasons else graph
 
 
@@ -119,35 +127,48 @@ class _Judge:
     """What the comparisons need, and the modules whose sizes had to be rewritten in them."""
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> None:
-        self.graph, self.model = graph, _woken(model)
+        self.graph, self.model, self._given = graph, _woken(model), inputs
         self.resized: set[str] = set()
-        self.dtype, inputs, exact = _widest(self.model, graph, inputs)
-        self.tolerance = _TOLERANCE[torch.float64 if exact else torch.float32]
-        self.images = [inputs]
+        self.dtype: torch.dtype | None = torch.float64  # so that rounding is not taken for a fault
+        self.images: list[Inputs] = [inputs]
+        self._spare: dict[int, Inputs] = {}
         if isinstance(inputs, Tensor):
-            larger = torch.cat((torch.cat((inputs, inputs.flip(-1)), -1),) * 2, -2)
-            several = torch.cat((inputs, inputs.flip(-1)))
-            self.images += [other for other in (several, larger) if self._dense_runs(other)]
+            pair = torch.cat((inputs, inputs.flip(-1)))
+            wider = torch.cat((inputs, inputs.flip(-1)), -1)
+            square = torch.cat((wider, wider), -2)
+            # The time of verification is to stay that of a few forward passes.
+            others = [wider, square] if inputs[0, 0].numel() <= _SMALL else [inputs]
+            self.images = [pair, others[0]]
+            self._spare = dict(enumerate([inputs, *others[1:]]))
+        # What batch normalisation learns from one image may be a single number, which it refuses.
+        normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        self._to_train_on = self.images[0] if normed else inputs
+        self._taken: set[int] = set()  # the images that the dense network is known to take
+        self._runs_wide: bool | None = None
         self._trains: bool | None = None
 
     def failure(self, keep: KeepSets, number: int) -> str | None:
         """Why cutting to `keep` goes wrong, or None when it equals masking."""
         if not keep:
             return None
-        image = self.images[number % len(self.images)]
+        index = number % len(self.images)
+        image = self._widened(self.images[index])
         try:
             small = cut(self.model, self.graph, keep, self.dtype)
             with torch.no_grad(), _same_noise():
                 ours = call(small, image)
-            if number == min(1, len(self.images) - 1):  # on two images, as batch norms need
-                self._try_training(small, image)
+            with _same_noise():
+                theirs, exact = run_exactly(self.model, self.graph, keep, image, self.dtype)
+            if number == 0:
+                self._try_training(small)
         except Exception as caught:  # whatever a foreign forward raises on other sizes
+            if self._asked_too_much(index):
+                return self.failure(keep, number)
             lines = str(caught).splitlines() or [type(caught).__name__]
             return f"{_BREAKS} ({lines[0]})"
-        with _same_noise():
-            theirs = run_masked(self.model, self.graph, keep, image, self.dtype)
         error = _difference(ours, theirs)
-        allowed = self.tolerance * _magnitude(theirs)
+        allowed = _TOLERANCE[torch.float64 if self.dtype and exact else torch.float32]
+        allowed *= _magnitude(theirs)
         if not error <= allowed and not self._jumps(keep, image, theirs, error):
             return f"cutting it differs from masking it by {error:.1e}"
         self.resized.update(name for name, f in attached(small).items() if f.applied)
@@ -155,6 +176,40 @@ class _Judge:
             rule.module for rule in (get_cut(small) or Cut()).sizes if rule.op == "groups"
         )
         return None
+
+    def _asked_too_much(self, index: int) -> bool:
+        """Whether the dense network fails as well; if so, the next try asks for less."""
+        if self._runs_wide is None:
+            self._runs_wide = self._dense_runs(self._given)
+            if not self._runs_wide:
+                self.dtype = None
+                return True
+        if index not in self._taken and self._dense_runs(self.images[index]):
+            self._taken.add(index)
+        if index in self._taken or (len(self.images) == 1 and not self._spare):
+            return False
+        spare = self._spare.pop(index, None)
+        self.images[index : index + 1] = [] if spare is None else [spare]
+        return True
+
+    def _dense_runs(self, image: Inputs) -> bool:
+        try:
+            with torch.no_grad():
+                call(cut(self.model, self.graph, {}, self.dtype), self._widened(image))
+            return True
+        except Exception:  # a foreign forward may raise anything
+            return False
+
+    def _widened(self, image: Inputs) -> Inputs:
+        """In the number type of the comparisons."""
+        return map_inputs(lambda t: t.to(self.dtype) if t.is_floating_point() else t, image)
+
+    def tell(self, groups: Sequence[Group]) -> bool:
+        """Let the forward see dense lengths of these groups; False if it reads none."""
+        keep = {group.name: range(1, group.size) for group in groups}
+        before = self.graph
+        self.graph = before.told_dense(~before.alive(removed(before, keep)))
+        return self.graph is not before
 
     def _jumps(self, keep: KeepSets, image: Inputs, theirs: Any, error: float) -> bool:
         """Whether rounding alone moves the outputs as far: a sort or an arg max among equals."""
@@ -164,29 +219,23 @@ class _Judge:
             moved = run_masked(self.model, self.graph, keep, nudged, self.dtype)
         return 0.1 * error < _difference(moved, theirs) < math.inf
 
-    def _try_training(self, small: nn.Module, image: Inputs) -> None:
-        """Run the cut network in training mode, if the dense one can."""
+    def _try_training(self, small: nn.Module) -> None:
+        """Run the cut network in training mode, if the dense one can; in its own number type."""
+        floats = [p.dtype for p in self.model.parameters() if p.is_floating_point()]
         try:
+            small = small.to(floats[0] if floats else None).train()
             # Backward too where sizes are rewritten: parts of some forwards run again for it.
             resized = bool(attached(small))
             with torch.set_grad_enabled(resized), _same_noise():
-                outputs = tensors_of(call(small.train(), image))
+                outputs = tensors_of(call(small, self._to_train_on))
                 losses = [o.sum() for o in outputs if resized and o.requires_grad]
                 if losses:
                     torch.stack(losses).sum().backward()
         except Exception:
             if self._trains is None:
-                twin = copy_of(self.model).to(self.dtype).train()
-                self._trains = _runs(twin, image)
+                self._trains = _runs(copy_of(self.model).train(), self._to_train_on)
             if self._trains:
                 raise
-
-    def _dense_runs(self, inputs: Inputs) -> bool:
-        try:
-            run_masked(self.model, self.graph, {}, inputs, self.dtype)
-            return True
-        except Exception:  # a foreign forward may raise anything
-            return False
 
 
 def _difference(ours: Any, theirs: Any) -> float:
@@ -200,13 +249,16 @@ def _difference(ours: Any, theirs: Any) -> float:
 def _random_pattern(graph: ChannelGraph, seed: int) -> dict[str, list[list[int]]]:
     """Keep a random number of atoms in every group, never all, so that hidden couplings show.
 
-    At least a quarter: a layer norm over one or two channels multiplies rounding errors.
+    At least a quarter: a layer norm over one or two channels multiplies rounding errors. Widths
+    that neither 2 nor 3 divides, where there are any, for shuffles and splits hide behind others.
     """
     generator = torch.Generator().manual_seed(seed)
     pattern = {}
     for group in graph.groups:
         least, most = max(1, group.size // 4), max(1, group.size - 1)
-        width = int(torch.randint(least, most + 1, (1,), generator=generator))
+        possible = range(least, most + 1)
+        widths = [width for width in possible if math.gcd(width, 6) == 1] or list(possible)
+        width = widths[int(torch.randint(len(widths), (1,), generator=generator))]
         orders = [torch.randperm(group.size, generator=generator) for _ in range(group.blocks)]
         pattern[group.name] = [sorted(order[:width].tolist()) for order in orders]
     return pattern
@@ -225,25 +277,6 @@ def _woken(model: nn.Module) -> nn.Module:
 
 def _largest(parameter: Tensor) -> float:
     return torch.linalg.vector_norm(parameter.detach(), math.inf).item() if parameter.numel() else 1
-
-
-def _widest(
-    model: nn.Module, graph: ChannelGraph, inputs: Inputs
-) -> tuple[torch.dtype | None, Inputs, bool]:
-    """float64 where the network runs in it, so that rounding is not taken for a fault.
-
-    Returns:
-        The number type (None for the model's own), the inputs in it, and whether no op computes
-        in less, which limits what can be told.
-    """
-    wide = map_inputs(lambda t: t.double() if t.is_floating_point() else t, inputs)
-    try:
-        _, exact = run_exactly(model, graph, {}, wide, torch.float64)
-        with torch.no_grad():
-            call(cut(model, graph, {}, torch.float64), wide)
-        return torch.float64, wide, exact
-    except Exception:  # a foreign forward may raise anything
-        return None, inputs, False
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,6 +130,23 @@ class RearrangedWidth(Framed):
         heads = rearrange(self.value(x), "b (h c) x y -> b h c x y", c=4)
         heads = heads.softmax(2)
         return self.proj(rearrange(heads, "b h c x y -> b (h c) x y"))
+
+
+class ReadWidth(Framed):
+    """Attention that reads its scale off the query, and asserts a width that it was built with."""
+
+    def __init__(self) -> None:
+        super().__init__(12)
+        self.dim = 12
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def body(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        assert c == self.dim, f"{c} channels instead of {self.dim}"
+        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, -1)
+        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5 / math.sqrt(k.size(-1))
+        tokens = self.proj(scores.softmax(-1) @ v)
+        return tokens.transpose(1, 2).reshape(b, c, h, w)
 
 
 class SoftGate(Framed):
@@ -303,8 +322,9 @@ class Buffered(Framed):
 
 BLOCKED: tuple[type[Framed], ...] = (
     TwoWays, Heads, GroupedTwice, GroupedUp, NormedGroups, OneGroup, ChannelShuffled, HandShuffled,
-    Rearranged, SoftGate, HeadScales, DataWritten, SpectralNormed, Parametrised, NewWeightNormed,
-    OldWeightNormed, ComplexScaled, ComplexMixed, Checkpointed, SharedModule, TiedWeights, Buffered,
+    Rearranged, RearrangedWidth, ReadWidth, SoftGate, HeadScales, DataWritten, SpectralNormed,
+    Parametrised, NewWeightNormed, OldWeightNormed, ComplexScaled, ComplexMixed, Checkpointed,
+    SharedModule, TiedWeights, Buffered,
 )  # fmt: skip
 
 NO_PICKLE = (SpectralNormed, Parametrised, NewWeightNormed)

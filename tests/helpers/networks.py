@@ -271,6 +271,22 @@ class Conditional(nn.Module):
         return self.tail(F.relu(x))
 
 
+class CountedByLayer(Counted):
+    """As above, with the number that a layer says it has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        return self.tail(x - x.sum(1, keepdim=True) / self.head.out_channels)
+
+
+class ConditionalByLayer(Conditional):
+    """As above, of the layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.head.out_channels == 8
+        return self.tail(F.relu(self.head(x)))
+
+
 class HardCoded(nn.Module):
     """A size in the source, which the cut network must be given anew."""
 
@@ -285,6 +301,8 @@ class HardCoded(nn.Module):
 
 
 REMOVABLE = {
+    Counted: [8],
+    Conditional: [8],
     Plain: [8],
     Shuffled: [8, 6],
     Residual: [8, 12, 12],
