@@ -144,13 +144,13 @@ class _Masked(Tracer):
         return value
 
     def left(self, tensor: Tensor, dims: list[int]) -> Tensor | None:
-        """Where channels are left, in `tensor`'s shape; None if all are along `dims`."""
+        """Where channels are left, as broadcasts to `tensor`; None if all are along `dims`."""
         mask = None
         for ids in self.layers(tensor):
             if any(varies(ids, dim) for dim in dims):
                 here = self._alive[ids]
                 mask = here if mask is None else mask & here
-        return None if mask is None or bool(mask.all()) else mask.expand(tensor.shape)
+        return None if mask is None or bool(mask.all()) else mask
 
 
 _OF_ONE_TYPE = {
@@ -162,10 +162,17 @@ _OF_ONE_TYPE = {
 Statistic = Callable[[_Masked, Any, tuple, tuple, dict], Any]
 
 
-def _fewer(tensor: Tensor, left: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """What is left along `dim`, and its positions; every row has equally many."""
+def _places(left: Tensor, dim: int) -> Tensor:
+    """Positions of what is left along `dim`; every row has equally many."""
     count = int(left.sum(dim).amax())
-    places = (~left).long().argsort(dim=dim, stable=True).narrow(dim, 0, count)
+    return (~left).long().argsort(dim=dim, stable=True).narrow(dim, 0, count)
+
+
+def _fewer(tensor: Tensor, places: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """What is at these positions, and the positions in its shape."""
+    shape = list(tensor.shape)
+    shape[dim] = places.shape[dim]
+    places = places.expand(shape)
     return tensor.gather(dim, places), places
 
 
@@ -183,7 +190,8 @@ def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -
             break
         if not _changes(left, dim):
             continue
-        small, places = _fewer(small, left, dim)
+        places = _places(left, dim)
+        small, _ = _fewer(small, places, dim)
         left = left.gather(dim, places)
     return func(small, *values[1:], **kwargs)
 
@@ -193,7 +201,7 @@ def _softmax(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) 
     left = run.left(args[0], [dim])
     if left is None or not _changes(left, dim):
         return None
-    small, places = _fewer(values[0], left, dim)
+    small, places = _fewer(values[0], _places(left, dim), dim)
     return torch.zeros_like(values[0]).scatter(dim, places, func(small, *values[1:], **kwargs))
 
 
@@ -201,7 +209,7 @@ def _layer_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dic
     left = run.left(args[0], [args[0].ndim - 1])
     if left is None or len(args[1]) > 1:
         return None
-    small, places = _fewer(values[0], left, -1)
+    small, places = _fewer(values[0], _places(left, -1), -1)
     outputs = func(small, [small.shape[-1]], None, None, *values[4:], **kwargs)
     normal = torch.zeros_like(values[0]).scatter(-1, places, outputs[0])
     scale, shift = values[2], values[3]
@@ -215,8 +223,8 @@ def _group_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dic
         return None
     image, scale, shift, batch, channels, _, groups, epsilon = values
     grouped = image.reshape(batch, groups, channels // groups, -1)
-    mask = left.reshape(grouped.shape)
-    small, places = _fewer(grouped, mask, 2)
+    mask = left.reshape(len(left), groups, channels // groups, -1)
+    small, places = _fewer(grouped, _places(mask, 2), 2)
     flat = small.reshape(batch, groups, -1)
     mean = flat.mean(-1, keepdim=True)
     spread = (flat.var(-1, keepdim=True, unbiased=False) + epsilon).rsqrt()

@@ -22,6 +22,7 @@ from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, removed, twi
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
 _PATTERNS = 2
 _SMALL = 64 * 64  # pixels
+_LARGE = 200_000_000  # parameters
 _NO_WEIGHT = 1e-4
 _BREAKS = "cutting it breaks the forward pass"
 
@@ -129,7 +130,9 @@ class _Judge:
     def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> None:
         self.graph, self.model, self._given = graph, _woken(model), inputs
         self.resized: set[str] = set()
-        self.dtype: torch.dtype | None = torch.float64  # so that rounding is not taken for a fault
+        # Wide, so that rounding is not taken for a fault, where the memory may well be there.
+        large = sum(p.numel() for p in model.parameters()) > _LARGE
+        self.dtype: torch.dtype | None = None if large else torch.float64
         self.images: list[Inputs] = [inputs]
         self._spare: dict[int, Inputs] = {}
         if isinstance(inputs, Tensor):
@@ -179,7 +182,7 @@ class _Judge:
 
     def _asked_too_much(self, index: int) -> bool:
         """Whether the dense network fails as well; if so, the next try asks for less."""
-        if self._runs_wide is None:
+        if self._runs_wide is None and self.dtype is not None:
             self._runs_wide = self._dense_runs(self._given)
             if not self._runs_wide:
                 self.dtype = None
