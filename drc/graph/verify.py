@@ -22,7 +22,8 @@ from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, removed, twi
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the output's magnitude
 _PATTERNS = 2
 _SMALL = 64 * 64  # pixels
-_LARGE = 200_000_000  # parameters
+_MANY_PIXELS = 256 * 256
+_MANY_WEIGHTS = 200_000_000
 _NO_WEIGHT = 1e-4
 _BREAKS = "cutting it breaks the forward pass"
 
@@ -130,8 +131,10 @@ class _Judge:
     def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> None:
         self.graph, self.model, self._given = graph, _woken(model), inputs
         self.resized: set[str] = set()
-        # Wide, so that rounding is not taken for a fault, where the memory may well be there.
-        large = sum(p.numel() for p in model.parameters()) > _LARGE
+        # Wide, so that rounding is not taken for a fault, where time and memory may well be there.
+        weights = sum(p.numel() for p in model.parameters())
+        pixels = max((x[0, 0].numel() for x in tensors_of(inputs) if x.ndim == 4), default=0)
+        large = weights > _MANY_WEIGHTS or pixels > _MANY_PIXELS
         self.dtype: torch.dtype | None = None if large else torch.float64
         self.images: list[Inputs] = [inputs]
         self._spare: dict[int, Inputs] = {}
