@@ -119,7 +119,7 @@ def test_a_second_cut_is_as_right_as_the_first(network: type[Framed]) -> None:
     model, graph = traced(network)
     once = cut(model, graph, {g.name: list(range(g.size > 2, g.size)) for g in graph.groups})
     again = trace(once)
-    assert len(stuck(again)) == len(stuck(graph))
+    assert len(stuck(again)) <= len(stuck(graph))
     keep = random_keep(again)
     twice = cut(once, again, keep)
     step = get_cut(twice)

@@ -194,6 +194,25 @@ def distinct_rows(rows: np.ndarray) -> np.ndarray:
     return np.stack(list({row.tobytes(): row for row in np.ascontiguousarray(rows)}.values()))
 
 
+class KnownIds(IdSpace):
+    """Hands out the ids of a network whose ties are known, and collects nothing."""
+
+    def tie(self, first: Tensor, second: Tensor) -> None:
+        pass
+
+    def nest(self, coarse: Tensor, fine: Tensor) -> None:
+        pass
+
+    def freeze(self, ids: Tensor, reason: str) -> None:
+        pass
+
+    def mark_read(self, ids: Tensor, by_weight: bool = False) -> None:
+        pass
+
+    def mark_mixed(self, ids: Tensor) -> None:
+        pass
+
+
 def _distinct_pairs(pairs: Tensor) -> Tensor:
     """The different columns of `(2, n)` ids, as soon as sorting them pays."""
     if pairs.shape[1] < _COMPRESS_ABOVE:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from drc.graph.groups import ChannelGraph
-from drc.graph.ids import IdSpace
+from drc.graph.ids import KnownIds
 from drc.graph.inputs import Inputs, call, tensors_of
 from drc.graph.rules.common import varies
 from drc.graph.rules.mix import reduced_dims
@@ -68,7 +68,7 @@ class _Masked(Tracer):
         gone: Removed,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__(model, IdSpace())
+        super().__init__(model, KnownIds())
         self._follows = graph.has_statistics
         self._alive = torch.from_numpy(graph.alive(gone))
         self._dtype = dtype

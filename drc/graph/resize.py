@@ -1,17 +1,19 @@
 """Watching the calls of a forward that are given sizes, and rewriting them in a cut network.
 
 The modules whose code spells out sizes run their forward under a mode that applies the rules of
-their cut. A call that computes its sizes from the tensor at hand is right as it is, and is left.
+their cut. A call that computes its sizes from the tensor at hand is right as it is, and is left;
+reads of shapes are rewritten only where a cut fails without.
 """
 
 from __future__ import annotations
 
+import copy
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from types import MethodType
+from types import FrameType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -61,7 +63,6 @@ class SizeRecorder(TorchFunctionMode):
         self._tracer = tracer
         self._seen: list[SizeCall] = []
         self._count: Counter[tuple[str, int, str]] = Counter()
-        self._checked: set[str] = set()
 
     def __enter__(self) -> SizeRecorder:
         _SCOPE.recorder = self
@@ -74,9 +75,7 @@ class SizeRecorder(TorchFunctionMode):
     @property
     def calls(self) -> list[SizeCall]:
         """The calls in which channels take part."""
-        solid = (seen.solid() for seen in self._seen)
-        touching = (call for call in solid if call.touches_channels)
-        return [replace(c, spare=c.spare and c.module not in self._checked) for c in touching]
+        return [call for seen in self._seen if (call := seen.solid()).touches_channels]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -87,8 +86,6 @@ class SizeRecorder(TorchFunctionMode):
         outputs = func(*args, **kwargs)
         if op is not None and given is not None:
             self.keep(op, given, given[2], outputs, op.spare)
-            if op.is_checked():
-                self._checked.add(self._tracer.module)
         return outputs
 
     def keep(
@@ -110,6 +107,7 @@ class SizeRecorder(TorchFunctionMode):
                 source=self._tracer.layers(tensor),
                 targets=[self._tracer.layers(x) for x in made if isinstance(x, Tensor)],
                 spare=spare,
+                site=op.site(),
             )
         )
         self._count[run] += 1
@@ -140,7 +138,7 @@ class Resized(TorchFunctionMode):
             rule, sizes = _best(op, rules, given, place) if given is not None else (None, ())
         if given is None or rule is None or sizes == given[2]:
             return func(*args, **kwargs)
-        if self._learns and not torch.is_grad_enabled():
+        if self._learns and not torch.is_grad_enabled() and _checkpointed():
             raise ModelError(
                 "a cut module runs part of its forward again in the backward pass "
                 "(checkpoint with use_reentrant=True); checkpoint whole modules instead"
@@ -158,6 +156,16 @@ class Resized(TorchFunctionMode):
         return outputs
 
 
+def _checkpointed() -> bool:
+    """Whether part of the forward runs now, without gradients, to run again with them later."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _best(
     op: SizeOp, rules: Sequence[SizeRule], given: Given, place: int
 ) -> tuple[SizeRule | None, tuple]:
@@ -166,15 +174,20 @@ def _best(
     Among equals the one whose place in the forward is nearest.
     """
     tensor, dim, sizes = given
-    best: tuple[SizeRule | None, tuple] = (None, ())
-    most = (-1, 0)
-    for rule in rules:
-        new = op.rewritten(rule, tensor, sizes) if dim == rule.dim else None
+    found = [
+        (rule, new)
+        for rule in rules
+        if dim == rule.dim and (new := op.rewritten(rule, tensor, sizes)) is not None
+    ]
+    if len(found) < 2:  # no comparison: it would bind sizes that an export keeps open
+        return found[0] if found else (None, ())
+
+    def rank(candidate: tuple[SizeRule, tuple]) -> tuple[int, int]:
+        rule = candidate[0]
         alike = sum(a == b for a, b in zip(sizes, rule.old, strict=False))
-        rank = (alike, -abs(rule.place - place))
-        if new is not None and rank > most:
-            best, most = (rule, new), rank
-    return best
+        return alike, -abs(rule.place - place)
+
+    return max(found, key=rank)
 
 
 class ResizedForward:
@@ -265,6 +278,17 @@ def attach(model: nn.Module, rules: Iterable[SizeRule]) -> None:
         for child in modules[name].modules():
             if "forward" not in child.__dict__ and not type(child).__module__.startswith("torch."):
                 child.forward = ResizedForward(child)
+
+
+def forgets(module: nn.Module) -> bool:
+    """Whether copies lose what an instance was given, as the layers of einops do."""
+    own = type(module).__mro__[: type(module).__mro__.index(nn.Module)]
+    if not any("__getstate__" in vars(cls) for cls in own):
+        return False
+    try:
+        return "forward" not in vars(copy.copy(module))
+    except RuntimeError:  # torch refuses to copy parametrised modules so; it copies them deeply
+        return False
 
 
 def _regroup(module: nn.modules.conv._ConvNd, rules: Sequence[SizeRule]) -> None:

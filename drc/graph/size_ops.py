@@ -72,9 +72,9 @@ class SizeOp:
     spare = False
     """Whether such calls are left alone as long as cuts hold without."""
 
-    def is_checked(self) -> bool:
-        """Whether the call being made will be compared with other sizes of its module."""
-        return False
+    def site(self) -> str:
+        """Where the call that is being made stands in the code; empty where it does not matter."""
+        return ""
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         """The sizes of the call in the network that keeps the ids `alive`; None: as given."""

@@ -7,7 +7,9 @@ it makes of them is then rewritten as any spelled-out size is.
 
 from __future__ import annotations
 
+import itertools
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from drc.graph.size_ops import Function, Given, SizeOp, Sizes, has_lengths, kept
 if TYPE_CHECKING:
     from drc.graph.sizes import SizeCall, SizeRule
 
-_BETWEEN = ("drc.graph.", "torch.")
+_BETWEEN = ("drc.graph.", "torch.", "einops.")
 
 
 @register
@@ -38,8 +40,12 @@ class ShapeRead(SizeOp):
 
     spare = True
 
-    def is_checked(self) -> bool:
-        return _einops_asks()
+    def site(self) -> str:
+        # Tensors without channels have lengths that may be any, so lengths tell no read apart.
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
+            frame = frame.f_back
+        return "" if frame is None else _position(frame)
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         dims = range(len(call.shape)) if call.dim < 0 else (call.dim,)
@@ -49,6 +55,8 @@ class ShapeRead(SizeOp):
 
     def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
         if tensor is None or len(given) != len(rule.new) or not has_lengths(tensor, rule):
+            return None
+        if not _same(rule.site, self.site()):
             return None
         cut = dict(rule.length)
         first = max(rule.dim, 0)
@@ -63,9 +71,17 @@ class ShapeRead(SizeOp):
         return sizes[0] if len(args) > 1 or kwargs else torch.Size(sizes)
 
 
-def _einops_asks() -> bool:
-    """Whether the shape is read by einops, which checks it against the lengths in its call."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
-        frame = frame.f_back  # type: ignore[assignment]
-    return frame is not None and frame.f_globals.get("__name__", "").startswith("einops.")
+def _position(frame: FrameType) -> str:
+    """Function, line from its first, and column, which Python tells from 3.11 on."""
+    code = frame.f_code
+    line, column = frame.f_lineno, None
+    if hasattr(code, "co_positions"):
+        found = next(itertools.islice(code.co_positions(), frame.f_lasti // 2, None))
+        line, column = found[0] or line, found[2]
+    return f"{code.co_name}:{line - code.co_firstlineno}:{'' if column is None else column}"
+
+
+def _same(first: str, second: str) -> bool:
+    """Whether two positions agree in all that both tell."""
+    pairs = zip(first.split(":"), second.split(":"), strict=False)
+    return all(not a or not b or a == b for a, b in pairs)

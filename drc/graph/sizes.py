@@ -34,6 +34,7 @@ class SizeRule:
         place: how many calls of the kind the forward made before.
         old: the sizes as the code gives them on the traced input.
         new: what they become; None where they stay.
+        site: where in the code the call stands, for kinds that lengths do not tell apart.
     """
 
     module: str
@@ -43,6 +44,7 @@ class SizeRule:
     place: int
     old: Sizes
     new: Sizes
+    site: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,6 +62,7 @@ class SizeRule:
             place=int(data["place"]),
             old=tuple(data["old"]),
             new=tuple(data["new"]),
+            site=str(data.get("site", "")),
         )
 
 
@@ -78,6 +81,7 @@ class SizeCall:
         source: id layers of the input.
         targets: id layers of every output.
         spare: whether it gives no rule as long as cuts hold without.
+        site: as in a rule.
     """
 
     module: str
@@ -90,6 +94,7 @@ class SizeCall:
     source: Layers
     targets: list[Layers]
     spare: bool = False
+    site: str = ""
 
     def rule(self, alive: np.ndarray) -> SizeRule | None:
         """The rule at a cut that leaves the ids `alive`, `(ids,)`; None if it has no channels.
@@ -102,7 +107,9 @@ class SizeCall:
             return None
         found = [(dim, kept_length(self.source, dim, alive)) for dim in range(len(self.shape))]
         length = tuple((dim, size) for dim, size in found if size is not None)
-        return SizeRule(self.module, self.op, self.dim, length, self.place, self.written, new)
+        return SizeRule(
+            self.module, self.op, self.dim, length, self.place, self.written, new, self.site
+        )
 
     def solid(self) -> SizeCall:
         """The call with ids as they are after the run: tensors may have been written into."""
