@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from helpers.parity import fill, official, worst
+from torch import nn
 
 import drc
 from drc.errors import UsageError
 from drc.models import registry
-from drc.models.drn import RGB_MEAN
 from drc.models.dual import DownStep, DualModel
+from drc.models.layers import RGB_MEAN
 from drc.models.registry import Preset, build, get_preset, register, schema
 from drc.models.traits import get_traits
 
@@ -35,64 +33,35 @@ PARAMETERS = {
 }
 
 
-def _spec(shared: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    facts = json.loads((shared / "spec" / f"{name}.json").read_text("utf-8"))
-    with np.load(shared / "spec" / f"{name}.npz") as arrays:
-        return facts, {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-
-
-def _fill(shared: Path, model: nn.Module) -> None:
-    """Formula weights, except for the constants of the mean shifts."""
-    location = importlib.util.spec_from_file_location("fill", shared / "spec" / "fill.py")
-    assert location is not None and location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    constants = {k: v.clone() for k, v in model.state_dict().items() if "_mean." in k}
-    module.fill(model)
-    model.load_state_dict(constants, strict=False)
-
-
-def _worst(outputs: list[Tensor], arrays: dict[str, Tensor]) -> float:
-    """The largest difference to the official outputs, as a fraction of the output's range."""
-    assert len(outputs) == len(arrays) - 1
-    worst = 0.0
-    for index, output in enumerate(outputs):
-        expected = arrays[f"y{index}"]
-        assert output.shape == expected.shape
-        spread = float(expected.max() - expected.min())
-        worst = max(worst, float((output - expected).abs().max()) / spread)
-    return worst
-
-
 @pytest.mark.parametrize(("spec", "name"), [("drn_s_x4", "drn_s"), ("drn_s30_x4", "drn_s30")])
 def test_drn_gives_the_official_outputs(shared: Path, spec: str, name: str) -> None:
-    facts, arrays = _spec(shared, spec)
+    facts, arrays = official(shared, spec)
     model = drc.create_model(name, scale=facts["scale"])
     assert get_traits(model).value_range == facts["rgb_range"]
-    _fill(shared, model)
+    fill(shared, model)
     with torch.no_grad():
-        assert _worst(model(arrays["x"]), arrays) < 1e-5
+        assert worst(model(arrays["x"]), arrays) < 1e-5
 
 
 def test_a_dual_step_gives_the_official_outputs(shared: Path) -> None:
-    facts, arrays = _spec(shared, "drn_dual_x2")
+    facts, arrays = official(shared, "drn_dual_x2")
     step = DownStep(3, facts["n_feats"], 3)
-    _fill(shared, step)
+    fill(shared, step)
     with torch.no_grad():
-        assert _worst([step(arrays["x"])], arrays) < 1e-5
+        assert worst([step(arrays["x"])], arrays) < 1e-5
 
 
 @pytest.mark.parametrize(("spec", "name"), [("drn_s_x4", "drn_s"), ("drn_s30_x4", "drn_s30")])
 def test_names_and_shapes_are_the_official_ones_in_order(
     shared: Path, spec: str, name: str
 ) -> None:
-    facts, _ = _spec(shared, spec)
+    facts, _ = official(shared, spec)
     expected = [(key, tuple(shape)) for key, shape, _, _ in facts["state_dict"]]
     assert list(schema(name, facts["scale"]).items()) == expected
 
 
 def test_dual_steps_have_the_official_names(shared: Path) -> None:
-    facts, _ = _spec(shared, "drn_dual_x2")
+    facts, _ = official(shared, "drn_dual_x2")
     expected = [(key, tuple(shape)) for key, shape, _, _ in facts["state_dict"]]
     for step in DualModel(4).steps:
         assert [(k, tuple(v.shape)) for k, v in step.state_dict().items()] == expected

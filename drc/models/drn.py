@@ -11,44 +11,11 @@ from torch.nn import functional as F
 
 from drc.errors import UsageError
 from drc.models.dual import DownStep
+from drc.models.layers import ChannelAttention, MeanShift, check_widths, conv3x3
 from drc.models.registry import Preset, WeightsFile, published_widths, register
 
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
 _RELEASE = "https://github.com/guoyongcs/DRN/releases/download/v0.1/"
 _PRUNED_RELEASE = "https://github.com/guoyongcs/DRC/releases/download/v1.1/"
-
-
-def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-class MeanShift(nn.Conv2d):
-    """Fixed 1x1 convolution that adds `sign * value_range * RGB_MEAN` to an RGB image."""
-
-    def __init__(self, value_range: float, sign: int) -> None:
-        super().__init__(3, 3, 1)
-        assert self.bias is not None
-        with torch.no_grad():
-            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
-            self.bias.copy_(sign * value_range * torch.tensor(RGB_MEAN))
-        self.requires_grad_(False)
-
-
-class ChannelAttention(nn.Module):
-    """Squeeze-and-excitation with reduction 16, as in RCAN."""
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        self.avg_pool = nn.AdaptiveAvgPool2d(1)
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(channels, channels // reduction, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels // reduction, channels, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv_du(self.avg_pool(x))
 
 
 class ResidualBlock(nn.Module):
@@ -57,10 +24,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv3x3(channels, width),
+            conv3x3(channels, width),
             nn.ReLU(inplace=True),
-            _conv3x3(width, channels),
-            ChannelAttention(channels),
+            conv3x3(width, channels),
+            ChannelAttention(channels, channels // 16),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +70,7 @@ class DRN(nn.Module):
         chosen = iter(check_widths(widths, dense))
 
         self.sub_mean = MeanShift(value_range, -1)
-        self.head = _conv3x3(3, n_feats)
+        self.head = conv3x3(3, n_feats)
         self.down = nn.ModuleList(
             DownStep(n_feats * 2**p, next(chosen), n_feats * 2 ** (p + 1))
             for p in range(self.levels)
@@ -112,10 +79,10 @@ class DRN(nn.Module):
         for channels, outputs in _level_channels(n_feats, self.levels):
             blocks = [ResidualBlock(channels, next(chosen)) for _ in range(n_resblocks)]
             width = next(chosen)
-            upsampler = nn.Sequential(_conv3x3(channels, 4 * width), nn.PixelShuffle(2))
+            upsampler = nn.Sequential(conv3x3(channels, 4 * width), nn.PixelShuffle(2))
             self.up_blocks.append(nn.Sequential(*blocks, upsampler, nn.Conv2d(width, outputs, 1)))
-        self.tail = nn.ModuleList([_conv3x3(n_feats * scale, 3)])
-        self.tail.extend(_conv3x3(n_feats * 2**p, 3) for p in range(self.levels, 0, -1))
+        self.tail = nn.ModuleList([conv3x3(n_feats * scale, 3)])
+        self.tail.extend(conv3x3(n_feats * 2**p, 3) for p in range(self.levels, 0, -1))
         self.add_mean = MeanShift(value_range, 1)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -151,22 +118,6 @@ def dense_widths(n_resblocks: int, n_feats: int, scale: int) -> list[int]:
     for channels, _ in _level_channels(n_feats, levels):
         widths += [channels] * (n_resblocks + 1)
     return widths
-
-
-def check_widths(widths: Sequence[int] | None, dense: Sequence[int]) -> list[int]:
-    """Return `widths`, or `dense` for None.
-
-    Raises:
-        UsageError: the list has another length, or an entry is outside 1..dense.
-    """
-    if widths is None:
-        return list(dense)
-    if len(widths) != len(dense):
-        raise UsageError(f"this network takes {len(dense)} widths, got {len(widths)}")
-    for index, (width, full) in enumerate(zip(widths, dense, strict=True)):
-        if not 1 <= width <= full:
-            raise UsageError(f"width {index} is {width}; this layer takes 1 to {full}")
-    return [int(width) for width in widths]
 
 
 def _register_presets() -> None:

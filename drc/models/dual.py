@@ -67,6 +67,43 @@ class DualModel(nn.Module):
         return x
 
 
+class ChainDual(nn.Module):
+    """The dual model of SwinIR-DR, DAT-DR and DCLS-DRC: one chain for all steps, without biases.
+
+    `forward` takes an SR image `(N, C, H, W)`, or a pyramid of which it takes the last, and gives
+    a list of one image, `(N, C, H / scale, W / scale)`. Values are in the range of the network.
+
+    Args:
+        scale: a product of twos and threes.
+        width: channels inside, 16 in the paper.
+        channels: C, of the images.
+
+    Raises:
+        UsageError: another scale.
+    """
+
+    def __init__(self, scale: int, width: int = 16, channels: int = 3) -> None:
+        super().__init__()
+        self.scale = scale
+        strides = _strides(scale)
+        inputs = [channels] + [width] * (len(strides) - 1)
+        steps = [
+            nn.Sequential(
+                nn.Conv2d(count, width, 3, stride=stride, padding=1, bias=False),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+            for count, stride in zip(inputs, strides, strict=True)
+        ]
+        self.dual_module = nn.Sequential(
+            *steps, nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        )
+
+    def forward(self, outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Return the LR image given back, in a list."""
+        final = outputs if isinstance(outputs, Tensor) else outputs[-1]
+        return [self.dual_module(final)]
+
+
 def _strides(scale: int) -> list[int]:
     strides, rest = [], scale
     for prime in (2, 3):

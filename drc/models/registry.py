@@ -16,6 +16,7 @@ import yaml
 from torch import nn
 
 from drc.errors import UsageError, unknown_name
+from drc.models.dual import DualModel
 from drc.models.traits import Traits, set_traits
 
 
@@ -42,6 +43,8 @@ class Preset:
         arguments: constructor values per scale; the keys are the scales that exist.
         value_range: the largest pixel value, 1.0 or 255.0.
         weights: pretrained file per scale; a missing scale has none.
+        dual: constructor of the dual model that the papers train it with, called with the scale.
+        dual_prefix: where a checkpoint of both has the dual model's names.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Preset:
     arguments: dict[int, dict[str, Any]]
     value_range: float
     weights: dict[int, WeightsFile] = field(default_factory=dict)
+    dual: Callable[[int], nn.Module] = DualModel
+    dual_prefix: str = "dual_model."
 
     def arguments_for(self, scale: int) -> dict[str, Any]:
         if scale not in self.arguments:
