@@ -137,7 +137,7 @@ def test_widths_of_a_network_that_takes_none_are_refused(
     ("name", "scale", "message"),
     [
         ("drn_x", 4, "no network is called 'drn_x'; did you mean drn_"),
-        ("swin", 4, "no network is called 'swin'; known: drn_l, drn_s, "),
+        ("unet", 4, "no network is called 'unet'; known: dat, dcls, "),
         ("drn_s", 3, "drn_s has no scale x3; it exists for x4, x8"),
         ("drn_tiny", 8, "drn_tiny has no scale x8; it exists for x4"),
     ],

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 import drc
 from drc.errors import UsageError, WeightsError
 from drc.models import registry
-from drc.models.dual import DualModel
+from drc.models.dual import ChainDual, DualModel
 from drc.models.registry import Preset, get_preset, register, schema
+from drc.models.resolve import open_network
 from drc.models.weights import load_dual, load_weights, locate, locate_dual, read_checkpoint
 
 
@@ -427,6 +428,22 @@ def test_our_own_dual_state_loads(tmp_path: Path) -> None:
     save_file(source.half().state_dict(), tmp_path / "dual.safetensors")
     loaded = load_dual(tmp_path / "dual.safetensors", 4)
     assert torch.equal(loaded.steps[1].dual_module[1].weight, source.steps[1].dual_module[1].weight)
+
+
+def test_a_checkpoint_of_both_networks_is_told_apart(saved: Callable[..., Path]) -> None:
+    """SwinIR-DR, DAT-DR and DCLS-DRC keep their dual model among the network's own weights."""
+    network, dual = drc.create_model("drn_tiny"), ChainDual(4, width=12)
+    both = {**network.state_dict(), **_prefixed(dual.state_dict(), "dual_model.")}
+    path = saved({"params": both})
+    loaded, its_dual = drc.create_model("drn_tiny", weights=path, dual=True)
+    found = open_network(None, str(path))
+    image = torch.rand(1, 3, 8, 8) * 255
+    with torch.no_grad():
+        assert all(map(torch.equal, loaded(image), network(image)))
+        assert all(map(torch.equal, found(image), network(image)))
+        (given_back,) = its_dual(network(image))
+        assert torch.equal(given_back, dual(network(image))[0])
+    assert tuple(given_back.shape) == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,12 @@ class ChainDual(nn.Module):
         return [self.dual_module(final)]
 
 
+AnyDual = DualModel | ChainDual
+
+PREFIX = "dual_model."
+"""Of the dual model's names in a checkpoint that holds both networks."""
+
+
 def _strides(scale: int) -> list[int]:
     strides, rest = [], scale
     for prime in (2, 3):

@@ -50,6 +50,55 @@ class ChannelAttention(nn.Module):
         return x * self.conv_du(self.avg_pool(x))
 
 
+class Residual(nn.Module):
+    """`x + factor * body(x)`, around layers that keep the shape."""
+
+    def __init__(self, *layers: nn.Module, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(x, self.body(x), alpha=self.factor)
+
+
+class HeadBodyTail(nn.Module):
+    """The frame of EDSR and RCAN: head convolution, body around a skip, upsampling tail.
+
+    Input: `(N, 3, H, W)`, values 0..`value_range`, any size. Output: the SR image,
+    `(N, 3, H * scale, W * scale)`.
+
+    Args:
+        blocks: the body, up to its last convolution; they keep `n_feats` channels.
+        n_feats: channels between the blocks.
+        scale: a power of two, or 3.
+        value_range: the largest pixel value.
+
+    Raises:
+        UsageError: another scale.
+    """
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], n_feats: int, scale: int, value_range: float
+    ) -> None:
+        super().__init__()
+        self.scale, self.value_range = scale, float(value_range)
+        self.sub_mean = MeanShift(value_range, -1)
+        self.add_mean = MeanShift(value_range, 1)
+        self.head = nn.Sequential(conv3x3(3, n_feats))
+        self.body = nn.Sequential(*blocks, conv3x3(n_feats, n_feats))
+        self.tail = shuffle_tail(scale, n_feats)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.sub_mean(x))
+        return self.add_mean(self.tail(x + self.body(x)))
+
+
+def shuffle_tail(scale: int, channels: int) -> nn.Sequential:
+    """From features at LR size to an RGB image; see `shuffle_steps`."""
+    return nn.Sequential(nn.Sequential(*shuffle_steps(scale, channels)), conv3x3(channels, 3))
+
+
 def shuffle_steps(scale: int, channels: int) -> list[nn.Module]:
     """Convolution and PixelShuffle in steps of 2 (a power of two) or one step of 3.
 

@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from drc.errors import UsageError, unknown_name
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual, DualModel
 from drc.models.traits import Traits, set_traits
 
 
@@ -44,7 +44,6 @@ class Preset:
         value_range: the largest pixel value, 1.0 or 255.0.
         weights: pretrained file per scale; a missing scale has none.
         dual: constructor of the dual model that the papers train it with, called with the scale.
-        dual_prefix: where a checkpoint of both has the dual model's names.
     """
 
     name: str
@@ -52,8 +51,7 @@ class Preset:
     arguments: dict[int, dict[str, Any]]
     value_range: float
     weights: dict[int, WeightsFile] = field(default_factory=dict)
-    dual: Callable[[int], nn.Module] = DualModel
-    dual_prefix: str = "dual_model."
+    dual: Callable[[int], AnyDual] = DualModel
 
     def arguments_for(self, scale: int) -> dict[str, Any]:
         if scale not in self.arguments:

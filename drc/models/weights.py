@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from drc.errors import UsageError, WeightsError
 from drc.models import registry
 from drc.models.download import DownloadError, fetch
-from drc.models.dual import DualModel
+from drc.models.dual import PREFIX, AnyDual, ChainDual, DualModel
 from drc.models.reader import (
     Shapes,
     differences,
@@ -25,6 +25,8 @@ from drc.models.reader import (
 from drc.models.registry import Preset, WeightsFile
 from drc.models.traits import get_traits
 from drc.runtime import Progress
+
+T = TypeVar("T")
 
 _REMEDY = "download it elsewhere and pass --weights FILE, or --weights none for initial weights"
 
@@ -47,7 +49,7 @@ def create_model(
     widths: Sequence[int] | None = ...,
     *,
     dual: Literal[True],
-) -> tuple[nn.Module, DualModel]: ...
+) -> tuple[nn.Module, AnyDual]: ...
 
 
 def create_model(
@@ -56,7 +58,7 @@ def create_model(
     weights: str | Path | None = None,
     widths: Sequence[int] | None = None,
     dual: bool = False,
-) -> nn.Module | tuple[nn.Module, DualModel]:
+) -> nn.Module | tuple[nn.Module, AnyDual]:
     """Build a registered network on the CPU, in eval mode.
 
     Args:
@@ -65,8 +67,8 @@ def create_model(
         weights: None or `none` for initial weights, `default` for the published or packaged
             ones (downloaded to the torch hub cache when needed), or a checkpoint file.
         widths: compressed widths in the network's published order; None for the preset's own.
-        dual: also return a dual model: the packaged one beside default weights where there is
-            one (`locate_dual` tells), otherwise on initial weights.
+        dual: also return a dual model: that of the weights file, or the packaged one beside
+            default weights, where there is one; otherwise on initial weights.
 
     Returns:
         The network, or `(network, dual model)`. Images are in the range of its traits.
@@ -91,7 +93,9 @@ def create_model(
     if not dual:
         return model
     dual_path = locate_dual(preset, scale) if default else None
-    return model, DualModel(scale).eval() if dual_path is None else load_dual(dual_path, scale)
+    if dual_path is None and path is not None and holds_dual(path):
+        dual_path = path
+    return model, preset.dual(scale).eval() if dual_path is None else load_dual(dual_path, scale)
 
 
 def locate(
@@ -171,11 +175,13 @@ def locate_dual(preset: Preset, scale: int) -> Path | None:
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load a checkpoint into `model`, every name and shape equal; other float types are converted.
 
+    The dual model that a checkpoint may hold besides is left out; `load_dual` reads it.
+
     Raises:
         WeightsError: `read_checkpoint` failed, the file holds NaN or infinity, or is of another
             network: the first differing names, and the registered network that it is of.
     """
-    state = read_checkpoint(path)
+    state = _primal(read_checkpoint(path))
     expected, found = shapes(model), shapes(state)
     if found != expected:
         traits = get_traits(model)
@@ -189,10 +195,23 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(state)
 
 
-def load_dual(path: Path | str, scale: int, channels: int = 3) -> DualModel:
-    """Read a dual model: an official list with one state dict per step, or a saved `DualModel`.
+def holds_dual(path: Path | str) -> bool:
+    """Whether a network's checkpoint holds its dual model too.
 
-    The width inside the steps is read off the weights.
+    Raises:
+        WeightsError: as `read_file`.
+    """
+    content = read_file(Path(path))
+    if not isinstance(content, Mapping):
+        return False
+    return any(name.startswith(PREFIX) for name in state_dict_of(content, path))
+
+
+def load_dual(path: Path | str, scale: int, channels: int = 3) -> AnyDual:
+    """Read a dual model: an official list with one state dict per step, a saved one, or that in a
+    checkpoint of both networks.
+
+    The width inside is read off the weights.
 
     Args:
         path: the file.
@@ -211,10 +230,11 @@ def load_dual(path: Path | str, scale: int, channels: int = 3) -> DualModel:
         }
     else:
         state = state_dict_of(content, path)
-    first = state.get("steps.0.dual_module.0.0.weight")
-    if first is None or first.ndim != 4:
+        inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+        state = inside or state
+    dual = _empty_dual(state, scale, channels)
+    if dual is None:
         raise WeightsError(f"{path} holds no dual model; its names begin {list(state)[:1]}")
-    dual = DualModel(scale, width=first.shape[0], channels=channels)
     expected, found = shapes(dual), shapes(state)
     if found != expected:
         images = f"x{scale}" if channels == 3 else f"x{scale} and {channels}-channel images"
@@ -223,9 +243,31 @@ def load_dual(path: Path | str, scale: int, channels: int = 3) -> DualModel:
     return dual.eval()
 
 
+def _empty_dual(state: Mapping[str, Tensor], scale: int, channels: int) -> AnyDual | None:
+    """A dual model of the kind and width that these names and shapes tell."""
+    kinds: dict[str, type[DualModel] | type[ChainDual]] = {
+        "steps.0.dual_module.0.0.weight": DualModel,
+        "dual_module.0.0.weight": ChainDual,
+    }
+    for name, kind in kinds.items():
+        first = state.get(name)
+        if first is not None and first.ndim == 4:
+            return kind(scale, width=first.shape[0], channels=channels)
+    return None
+
+
+def _primal(state: Mapping[str, T]) -> dict[str, T]:
+    """What belongs to the network itself."""
+    return {name: value for name, value in state.items() if not name.startswith(PREFIX)}
+
+
 def registered_owner(found: Shapes) -> tuple[str, int] | None:
-    """Name and scale of the registered network with exactly these names and shapes, or None."""
-    return next((key for key, schema in _schemas() if schema == found), None)
+    """Name and scale of the registered network with exactly these names and shapes, or None.
+
+    The names of a dual model may come besides.
+    """
+    own = _primal(found)
+    return next((key for key, schema in _schemas() if schema == own), None)
 
 
 def _owner(found: Shapes) -> str:
@@ -255,6 +297,7 @@ def _packaged(filename: str) -> Path:
 
 __all__ = [
     "create_model",
+    "holds_dual",
     "load_dual",
     "load_weights",
     "locate",
