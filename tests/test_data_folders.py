@@ -103,14 +103,25 @@ def test_div2k_beside_benchmark(tmp_path: Path) -> None:
     assert names(find_pairs(tmp_path, 4, "test")) == ["Set5/img_1"]
 
 
+@pytest.mark.parametrize("name", ["B100", "Urban100", "Manga109"])
+def test_names_of_the_larger_sets(tmp_path: Path, name: str) -> None:
+    stem = {"B100": "101085", "Urban100": "img_001", "Manga109": "AisazuNihaIrarenai"}[name]
+    save(tmp_path / name / "HR" / f"{stem}.png")
+    save(tmp_path / name / "LR_bicubic" / "X4" / f"{stem}x4.png", 4, 4)
+    (pair,) = find_pairs(tmp_path, 4, "test")
+    assert pair.name == f"{name}/{stem}"
+    assert pair.lr == tmp_path / name / "LR_bicubic" / "X4" / f"{stem}x4.png"
+
+
+@pytest.mark.parametrize("lr_name", ["im", "img"])
 @pytest.mark.parametrize("inside", ["", "DIV2KRK"])
-def test_div2krk(tmp_path: Path, inside: str) -> None:
+def test_div2krk(tmp_path: Path, inside: str, lr_name: str) -> None:
     for i in (1, 2):
         save(tmp_path / inside / "gt" / f"img_{i}_gt.png")
-        save(tmp_path / inside / "lr_x4" / f"img_{i}.png", 4, 4)
+        save(tmp_path / inside / "lr_x4" / f"{lr_name}_{i}.png", 4, 4)
     pairs = find_pairs(tmp_path, 4, "test")
     assert names(pairs) == ["img_1_gt", "img_2_gt"]
-    assert pairs[1].lr == tmp_path / inside / "lr_x4" / "img_2.png"
+    assert pairs[1].lr == tmp_path / inside / "lr_x4" / f"{lr_name}_2.png"
     with pytest.raises(DataError, match="no folder lr_x2 beside gt"):
         find_pairs(tmp_path, 2, "test")
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from drc.config import SMALLEST_PATCH
-from drc.data.folders import ImagePair, load_pair
+from drc.data.degrade import Degradation
+from drc.data.folders import ImagePair, load_hr, load_pair
 from drc.data.images import image_size, to_unit
-from drc.errors import DataError
+from drc.errors import DataError, UsageError
 
 Item = dict[str, Any]
 
@@ -51,9 +53,13 @@ class CropDataset(Dataset[Item]):
         length: number of items.
         seed: any integer.
         cache: keep decoded images in memory, up to 2 GiB over all workers.
+        degradation: makes the LR crops from the HR images, each with a kernel of its own, drawn
+            from `(seed, i)` too; the LR files of the pairs are not read. None for those files, or
+            for bicubic LR images where there are none. The HR crops are the same either way.
 
     Raises:
         DataError: no pairs, or an image that is unreadable or smaller than the patch.
+        UsageError: the degradation is of another scale.
     """
 
     def __init__(
@@ -64,16 +70,20 @@ class CropDataset(Dataset[Item]):
         length: int,
         seed: int,
         cache: bool = True,
+        degradation: Degradation | None = None,
     ) -> None:
         if not pairs:
             raise DataError("there are no images to crop; pass a folder that holds some")
+        if degradation is not None and degradation.scale != scale:
+            raise UsageError(f"the degradation is for x{degradation.scale}, the crops are x{scale}")
         self.pairs = list(pairs)
         self.scale = scale
         self.patch = patch
         self.length = length
         self.seed = seed % 2**64  # NumPy takes no negative seeds
         self.cache = cache
-        self._images: dict[int, tuple[Tensor, Tensor]] = {}
+        self.degradation = degradation
+        self._images: dict[int, tuple[Tensor, ...]] = {}
         self._cached_bytes = 0
         for pair in self.pairs:
             _check_size(pair, scale, patch)
@@ -85,23 +95,35 @@ class CropDataset(Dataset[Item]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
-        lr, hr = self._load(int(rng.integers(len(self.pairs))))
-        top = int(rng.integers(lr.shape[1] - self.patch + 1))
-        left = int(rng.integers(lr.shape[2] - self.patch + 1))
+        images = self._load(int(rng.integers(len(self.pairs))))
+        hr = images[-1]
+        top = int(rng.integers(hr.shape[1] // self.scale - self.patch + 1))
+        left = int(rng.integers(hr.shape[2] // self.scale - self.patch + 1))
         flips = [dim for dim in (1, 2) if rng.random() < 0.5]
         transposed = rng.random() < 0.5
 
-        def crop(image: Tensor, factor: int) -> Tensor:
-            size = self.patch * factor
-            part = image.narrow(1, top * factor, size).narrow(2, left * factor, size).flip(flips)
-            return to_unit(part.transpose(1, 2) if transposed else part).contiguous()
+        def view(crop: Tensor) -> Tensor:
+            crop = crop.flip(flips)
+            return to_unit(crop.transpose(1, 2) if transposed else crop).contiguous()
 
-        return {"lr": crop(lr, 1), "hr": crop(hr, self.scale)}
+        if self.degradation is None:
+            lr = _window(images[0], top, left, self.patch)
+        else:
+            generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+            kernel = self.degradation.sample(generator)
+            lr = self.degradation.apply_window(
+                hr[None], kernel, top, left, self.patch, generator=generator, value_range=255.0
+            )[0]
+        place = (top * self.scale, left * self.scale, self.patch * self.scale)
+        return {"lr": view(lr), "hr": view(_window(hr, *place))}
 
-    def _load(self, index: int) -> tuple[Tensor, Tensor]:
+    def _load(self, index: int) -> tuple[Tensor, ...]:
+        """The LR and the HR image; the latter alone where a degradation makes the LR crops."""
         if index in self._images:
             return self._images[index]
-        images = load_pair(self.pairs[index], self.scale)
+        pair = self.pairs[index]
+        degraded = self.degradation is not None
+        images = (load_hr(pair, self.scale),) if degraded else load_pair(pair, self.scale)
         worker = get_worker_info()
         limit = _CACHE_BYTES // (worker.num_workers if worker else 1)
         size = sum(image.numel() for image in images)
@@ -121,19 +143,23 @@ def crop_loader(
     seed: int,
     start: int = 0,
     workers: int = 0,
+    degradation: Degradation | None = None,
 ) -> DataLoader[Item]:
     """Batches of random crops for steps `start` to `steps - 1` of a run.
 
     Batch k holds items `k * batch` onwards of a `CropDataset`, whatever `start` and `workers`:
     a run that resumes at `start` gets the batches it would have got, and reads no others.
+    `degradation` makes the LR crops, as there.
 
     Returns:
         A loader of `steps - start` dicts `{"lr": (batch, 3, p, p), "hr": ...}`, floats in 0..1.
 
     Raises:
-        DataError: as `CropDataset`; while iterating, an unreadable or mismatched pair.
+        DataError, UsageError: as `CropDataset`; while iterating, an unreadable or mismatched pair.
     """
-    dataset = CropDataset(pairs, scale, patch, length=steps * batch, seed=seed)
+    dataset = CropDataset(
+        pairs, scale, patch, length=steps * batch, seed=seed, degradation=degradation
+    )
     # Workers do not persist: after an error they would wait for the garbage collector, 5 s each.
     return _CropLoader(
         _ErrorsAsItems(dataset),
@@ -173,6 +199,10 @@ class _CropLoader(DataLoader[Any]):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+def _window(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    return image[:, top : top + size, left : left + size]
 
 
 def _check_size(pair: ImagePair, scale: int, patch: int) -> None:

@@ -43,7 +43,7 @@ def find_pairs(folder: Path | str, scale: int, split: Split = "train") -> list[I
     - a benchmark set, `HR/` with `LR_bicubic/X4/`, or a folder of sets, or what holds such a
       folder called `benchmark`: names become `Set5/img_001`, the same for both splits. Where
       `DIV2K` lies beside `benchmark`, the first is the train split and the second the test split;
-    - DIV2KRK, `gt/img_1_gt.png` with `lr_x4/img_1.png`, or what holds it.
+    - DIV2KRK, `gt/img_1_gt.png` with `lr_x4/im_1.png`, or what holds it.
 
     Bicubic LR folders may be absent: then LR is made on the fly too.
 
@@ -76,21 +76,33 @@ def load_pair(pair: ImagePair, scale: int) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: an image is unreadable, smaller than `scale`, or the two sizes do not match.
     """
-    hr = read_image(pair.hr)
-    height, width = hr.shape[-2:]
     if pair.lr is None:
-        rows, columns = height // scale, width // scale
-        if not (rows and columns):
-            raise DataError(f"{pair.hr}: a {height}x{width} image is too small for x{scale}")
-        hr = hr[:, : rows * scale, : columns * scale]
+        hr = load_hr(pair, scale)
         return downscale(hr[None].float(), scale)[0].to(hr.dtype), hr
-    lr = read_image(pair.lr)
-    rows, columns = lr.shape[-2:]
+    hr, lr = read_image(pair.hr), read_image(pair.lr)
+    (height, width), (rows, columns) = hr.shape[-2:], lr.shape[-2:]
     if not (0 <= height - rows * scale < scale and 0 <= width - columns * scale < scale):
         raise DataError(
             f"{pair.lr} is {rows}x{columns} but {pair.hr} is {height}x{width}: not a x{scale} pair"
         )
     return lr, hr[:, : rows * scale, : columns * scale]
+
+
+def load_hr(pair: ImagePair, scale: int) -> Tensor:
+    """Read the HR image of a pair, cropped at the bottom and right to a multiple of `scale`.
+
+    Returns:
+        `(3, H, W)`, uint8.
+
+    Raises:
+        DataError: the image is unreadable or smaller than `scale`.
+    """
+    hr = read_image(pair.hr)
+    height, width = hr.shape[-2:]
+    rows, columns = height // scale, width // scale
+    if not (rows and columns):
+        raise DataError(f"{pair.hr}: a {height}x{width} image is too small for x{scale}")
+    return hr[:, : rows * scale, : columns * scale]
 
 
 def _scan(root: Path, scale: int, split: Split) -> list[ImagePair]:
@@ -151,7 +163,13 @@ def _div2krk(root: Path, scale: int) -> list[ImagePair]:
     lr_folder = root / f"lr_x{scale}"
     if not lr_folder.is_dir():  # unknown blur kernels: no LR can be made from HR
         raise DataError(f"{root}: there is no folder lr_x{scale} beside gt")
-    return _match(_images(root / "gt"), lr_folder, lambda stem: [stem.removesuffix("_gt")])
+    return _match(_images(root / "gt"), lr_folder, _div2krk_stems)
+
+
+def _div2krk_stems(stem: str) -> list[str]:
+    """The stems an LR image may have beside `img_1_gt`: `im_1` as published, or `img_1`."""
+    name = stem.removesuffix("_gt")
+    return [name.replace("img_", "im_", 1), name]
 
 
 def _scaled(scale: int) -> Callable[[str], list[str]]:
@@ -187,4 +205,4 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["ImagePair", "Split", "find_pairs", "load_pair"]
+__all__ = ["ImagePair", "Split", "find_pairs", "load_hr", "load_pair"]

@@ -7,11 +7,13 @@ from torch.nn import functional as F
 
 from drc.errors import DataError
 
-_REACH = 2  # the cubic kernel reaches two LR pixels to each side
+REACH = 2
+"""The cubic kernel reaches two LR pixels to each side."""
+
 _VERTICAL, _HORIZONTAL = -2, -1
 
 
-def downscale(hr: Tensor, scale: int, value_range: float = 255.0) -> Tensor:
+def downscale(hr: Tensor, scale: int, value_range: float = 255.0, rounded: bool = True) -> Tensor:
     """Shrink by a whole factor, equal in every pixel to the published LR images.
 
     An antialiased cubic (a = -0.5) runs down the columns, then along the rows; borders repeat the
@@ -21,9 +23,10 @@ def downscale(hr: Tensor, scale: int, value_range: float = 255.0) -> Tensor:
         hr: `(N, C, H, W)`, floating point, 0..`value_range`; H and W multiples of `scale`.
         scale: at least 1.
         value_range: the value of white, 1.0 or 255.0.
+        rounded: as MATLAB does for 8-bit images; False for what it makes of floating-point ones.
 
     Returns:
-        `(N, C, H / scale, W / scale)`, on the 256 levels of an 8-bit image.
+        `(N, C, H / scale, W / scale)`, on the 256 levels of an 8-bit image if rounded.
 
     Raises:
         DataError: a side is not a multiple of `scale`.
@@ -35,7 +38,8 @@ def downscale(hr: Tensor, scale: int, value_range: float = 255.0) -> Tensor:
         return hr
     levels = hr * (255.0 / value_range)
     for dim in (_VERTICAL, _HORIZONTAL):
-        levels = _round8(_resize(levels, dim, levels.shape[dim] // scale, _REACH * scale, _REACH))
+        levels = _resize(levels, dim, levels.shape[dim] // scale, REACH * scale, REACH)
+        levels = round8(levels) if rounded else levels
     return levels * (value_range / 255.0)
 
 
@@ -50,7 +54,7 @@ def upscale(lr: Tensor, scale: int) -> Tensor:
         `(N, C, h * scale, w * scale)`, neither rounded nor clamped.
     """
     for dim in (_VERTICAL, _HORIZONTAL):
-        lr = _resize(lr, dim, lr.shape[dim] * scale, _REACH, _REACH * scale)
+        lr = _resize(lr, dim, lr.shape[dim] * scale, REACH, REACH * scale)
     return lr
 
 
@@ -63,5 +67,6 @@ def _resize(x: Tensor, dim: int, size: int, pad: int, cut: int) -> Tensor:
     return F.interpolate(padded, size=shape, mode="bicubic", antialias=True).narrow(dim, cut, size)
 
 
-def _round8(x: Tensor) -> Tensor:
+def round8(x: Tensor) -> Tensor:
+    """The nearest 8-bit levels to values in 0..255, halves up as MATLAB rounds."""
     return (x + 0.5).floor().clamp(0, 255)
