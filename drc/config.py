@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from drc.errors import UsageError
 
 SMALLEST_PATCH = 8
+TILE_OVERLAP = 16
+"""LR pixels that are dropped at the cut edges of tiles, where nothing else is said."""
 
 WHICH_NETWORK = (
     "which network? pass --model NAME (`drc models` lists the names), "
@@ -36,16 +45,28 @@ class DataSettings(Settings):
         data: folder for calibration and recovery; None for the bundled photos.
         test_data: folder to measure on; None for the bundled test photos, "none" to skip it.
         workers: loader processes.
+        degradation: how LR crops for calibration and recovery are made: `bicubic` takes LR files
+            where there are some; `iso` and `aniso` blur HR by random kernels, for blind SR.
+        noise: of the blurred LR crops, standard deviation in 8-bit levels.
     """
 
     data: str | None = None
     test_data: str | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    degradation: Literal["bicubic", "iso", "aniso"] = "bicubic"
+    noise: Annotated[float, Field(ge=0, le=255)] = 0.0
 
     @field_validator("data", "test_data")
     @classmethod
     def _resolve(cls, value: str | None) -> str | None:
         return _absolute(value, keep=("none",), default="bundled")
+
+    @field_validator("noise")
+    @classmethod
+    def _noise_goes_with_blur(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("degradation") == "bicubic":
+            raise ValueError("needs data.degradation to be iso or aniso")
+        return value
 
 
 class SearchSettings(Settings):
@@ -124,10 +145,16 @@ class ReportSettings(Settings):
     Attributes:
         lr_size: height and width of the LR image for MACs and latency.
         runs: latency runs per network; 0 = no latency.
+        self_ensemble: average the eight flips and turns of every test image.
+        tile: largest LR side of a test image that goes through at once; 0 = whole images.
+        overlap: LR pixels of a tile that are dropped at every cut edge.
     """
 
     lr_size: tuple[Positive, Positive] = (96, 96)
     runs: Annotated[int, Field(ge=0)] = 5
+    self_ensemble: bool = False
+    tile: Annotated[int, Field(ge=0)] = 0
+    overlap: Annotated[int, Field(ge=0)] = TILE_OVERLAP
 
 
 class RunSettings(Settings):

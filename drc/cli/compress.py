@@ -15,6 +15,8 @@ def command(
     scale: o.Scale = None,
     data: o.Data = None,
     test_data: o.TestData = None,
+    self_ensemble: o.SelfEnsemble = None,
+    tile: o.Tile = None,
     budget: o.Budget = None,
     ratio: o.Ratio = None,
     strategy: o.Strategy = None,

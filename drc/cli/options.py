@@ -50,6 +50,17 @@ CheckpointEvery = Annotated[
     int | None, typer.Option(help="Steps between checkpoints [default: 100].")
 ]
 Workers = Annotated[int | None, typer.Option(help="Loader processes [default: 0].")]
+SelfEnsemble = Annotated[
+    bool | None,
+    typer.Option(
+        "--self-ensemble/--no-self-ensemble",
+        help="Measure with the mean over 8 flips and turns [default: no].",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(help="Largest LR side measured at once, 0 for whole images [default: 0]."),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda:N [default: auto].")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice [default: 0].")]
 Config = Annotated[
@@ -72,6 +83,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "data": ("data.data",),
     "test_data": ("data.test_data",),
     "workers": ("data.workers",),
+    "self_ensemble": ("report.self_ensemble",),
+    "tile": ("report.tile",),
     "budget": ("search.budget",),
     "ratio": ("search.ratio",),
     "strategy": ("search.strategy",),

@@ -17,9 +17,11 @@ from drc.cli.display import Display, is_main_process
 from drc.cli.errors import Interrupted
 from drc.config import RunSettings
 from drc.data.bundled import bundled_pairs
+from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.errors import DrcError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
+from drc.evaluation.inference import Inference
 from drc.importance.base import Calibration, get_criterion
 from drc.models.dual import DualModel
 from drc.models.resolve import open_network, open_saved
@@ -101,13 +103,30 @@ class Session:
             return bundled_pairs("test")
         return find_pairs(data, self.scale, "test")
 
+    @property
+    def degradation(self) -> Degradation | None:
+        """What makes the LR crops for calibration and recovery; None for LR files or bicubic.
+
+        Raises UsageError.
+        """
+        data = self.settings.data
+        if data.degradation == "bicubic":
+            return None
+        return Degradation(data.degradation, self.scale, data.noise)
+
+    @property
+    def inference(self) -> Inference:
+        """How test images go through the networks. Raises UsageError."""
+        report = self.settings.report
+        return Inference(report.self_ensemble, report.tile, report.overlap)
+
     def check(self) -> None:
         """Find out early, before hours of work, that an input cannot be used."""
         settings = self.settings
         resolve_device(settings.device)
         get_strategy(settings.search.strategy)
         get_criterion(settings.prune.importance)
-        _ = self.dense, self.train_pairs, self.test_pairs
+        _ = self.inference, self.dense, self.degradation, self.train_pairs, self.test_pairs
         if self.traits.channels not in (1, 3):
             raise UsageError(
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "

@@ -19,9 +19,9 @@ from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.errors import RunError
 from drc.importance.base import Calibration
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.registry import get_preset
-from drc.models.weights import load_dual, locate_dual
+from drc.models.weights import holds_dual, load_dual, locate_dual
 from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
@@ -104,6 +104,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
                 seed=settings.seed,
                 start=start,
                 workers=settings.data.workers,
+                degradation=session.degradation,
             ),
             teacher=session.dense if options.distill else None,
             dual=_dual(session, facts, options.dual_weight),
@@ -145,6 +146,7 @@ def run_report(session: Session) -> Report:
             test=session.test_data,
             lr_size=settings.report.lr_size,
             runs=settings.report.runs,
+            inference=session.inference,
             device=settings.device,
             progress=session.display,
         )
@@ -192,10 +194,11 @@ def _crops(session: Session) -> Iterable[Any]:
         steps=-(-settings.search.patches // batch),
         seed=settings.seed,
         workers=settings.data.workers,
+        degradation=session.degradation,
     )
 
 
-def _dual(session: Session, facts: dict[str, Any], weight: float) -> DualModel | None:
+def _dual(session: Session, facts: dict[str, Any], weight: float) -> AnyDual | None:
     """The dual model of the run: stored, given, shipped, or else fitted; then stored.
 
     None where the step has no use for it, its loss having no weight.
@@ -208,11 +211,15 @@ def _dual(session: Session, facts: dict[str, Any], weight: float) -> DualModel |
         facts["dual"] = run.read_steps().get("search", {}).get("dual", "stored in the run folder")
         return load_dual(run.dual_path, traits.scale, traits.channels)
     shipped = None
-    if settings.weights is None and traits.preset is not None:
+    bicubic = session.degradation is None  # shipped dual models give back LR images of that kind
+    if settings.weights is None and traits.preset is not None and bicubic:
         shipped = locate_dual(get_preset(traits.preset), traits.scale)
+    given = settings.weights if settings.weights not in (None, "default", "none") else None
     if settings.dual is not None:
         dual = load_dual(settings.dual, traits.scale, traits.channels)
         words = settings.dual
+    elif given is not None and holds_dual(given):
+        dual, words = load_dual(given, traits.scale, traits.channels), "in the weights file"
     elif shipped is not None:
         dual, words = load_dual(shipped, traits.scale), "shipped with drc"
     else:

@@ -79,7 +79,9 @@ def _files(session: Session) -> dict[str, str]:
 def _images_in_words(session: Session) -> str:
     folder = session.settings.data.data
     count = len(session.train_pairs)
-    return f"{count} images of {folder}" if folder else f"{count} bundled photos"
+    images = f"{count} images of {folder}" if folder else f"{count} bundled photos"
+    blur = session.degradation
+    return images if blur is None else f"{images}, {blur.in_words()}"
 
 
 def calibration_in_words(session: Session) -> str:

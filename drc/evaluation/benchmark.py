@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drc.config import TILE_OVERLAP
 from drc.data.batches import BatchReader
 from drc.data.bundled import bundled_pairs
 from drc.data.colour import luma
@@ -18,8 +19,8 @@ from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
 from drc.errors import DataError, DrcError, ModelError
 from drc.evaluation.image import psnr_y, ssim_y
-from drc.evaluation.inference import borrowed
-from drc.models.traits import Traits, final_output, get_traits
+from drc.evaluation.inference import Inference, borrowed
+from drc.models.traits import Traits, get_traits
 from drc.runtime import Progress, resolve_device
 
 BUNDLED = "bundled"
@@ -51,6 +52,9 @@ def evaluate(
     data: str | Path | Iterable[Any] = BUNDLED,
     *,
     device: str | torch.device = "auto",
+    self_ensemble: bool = False,
+    tile: int = 0,
+    overlap: int = TILE_OVERLAP,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure PSNR and SSIM on whole images, by the protocol of the SR benchmarks.
@@ -66,14 +70,19 @@ def evaluate(
             (its test split), a list of `ImagePair`, or an iterable of `(lr, hr)` pairs or
             batches: `(C, h, w)` or `(N, C, h, w)`, floats in 0..1, or dicts as in training.
         device: auto, cpu or cuda:N.
+        self_ensemble: average the network's output over the eight flips and turns of each image.
+        tile: largest LR side that goes through the network at once; 0 for whole images. See
+            `upscale_tiled` for the networks whose output it changes.
+        overlap: LR pixels of a tile that are dropped at every cut edge.
         progress: called after each image.
 
     Raises:
         DataError: no images, or unusable ones.
         ModelError: the network fails on an image, or gives one of the wrong size or NaN.
-        UsageError: the device does not exist.
+        UsageError: the device does not exist, or the tile is too small for the overlap.
     """
     place = resolve_device(device)
+    inference = Inference(self_ensemble, tile, overlap)
     traits = get_traits(model)
     if traits.channels not in (1, 3):
         raise DataError(
@@ -84,14 +93,15 @@ def evaluate(
     scores: list[ImageScore] = []
     with borrowed(model, place):
         for name, lr, hr in images:
-            sr = _super_resolve(model, name, lr.to(place), hr, traits)
+            sr = _super_resolve(model, name, lr.to(place), hr, traits, inference)
             score = ImageScore(name, *_measure(name, sr, hr, traits.scale))
             scores.append(score)
             if progress is not None:
                 figures = {"psnr": score.psnr, "ssim": score.ssim}
                 progress("evaluate", len(scores), max(total, len(scores)), figures)
     psnr, ssim = fmean(s.psnr for s in scores), fmean(s.ssim for s in scores)
-    return Evaluation(psnr, ssim, scores, words or f"{len(scores)} images passed in")
+    words = (words or f"{len(scores)} images passed in") + inference.in_words()
+    return Evaluation(psnr, ssim, scores, words)
 
 
 def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[Named], int, str]:
@@ -145,11 +155,13 @@ def _batched(item: Any) -> Any:
     return [lift(value) for value in item] if isinstance(item, (tuple, list)) else item
 
 
-def _super_resolve(model: nn.Module, name: str, lr: Tensor, hr: Tensor, traits: Traits) -> Tensor:
+def _super_resolve(
+    model: nn.Module, name: str, lr: Tensor, hr: Tensor, traits: Traits, inference: Inference
+) -> Tensor:
     """Run one image in 0..1 through the network and return its 8-bit SR image on the CPU."""
     size = f"{lr.shape[1]}x{lr.shape[2]}"
     try:
-        sr = final_output(model(lr[None] * traits.value_range))
+        sr = inference.run(model, lr[None] * traits.value_range, traits.scale)
     except DrcError:
         raise
     except Exception as error:

@@ -1,18 +1,65 @@
-"""Borrow a network for measuring, and give it back as it was."""
+"""Run a network on images for measuring: borrow it, and choose how it sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from drc.models.traits import possible_channels
+from drc.config import TILE_OVERLAP
+from drc.evaluation.ensemble import self_ensemble
+from drc.evaluation.tiling import check_tile, upscale_tiled
+from drc.models.traits import final_output, possible_channels
 from drc.runtime import eval_mode
 
 Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How whole images go through a network.
+
+    Attributes:
+        self_ensemble: average the eight flips and turns of every image.
+        tile: largest LR side that goes through at once; 0 for whole images.
+        overlap: LR pixels of a tile that are dropped at every cut edge.
+
+    Raises:
+        UsageError: a tile too small for the overlap.
+    """
+
+    self_ensemble: bool = False
+    tile: int = 0
+    overlap: int = TILE_OVERLAP
+
+    def __post_init__(self) -> None:
+        if self.tile:
+            check_tile(self.tile, self.overlap)
+
+    def run(self, model: nn.Module, lr: Tensor, scale: int) -> Tensor:
+        """The SR images `(N, C, h * scale, w * scale)` of `lr`, `(N, C, h, w)` in the network's
+        range; of a pyramid the last."""
+
+        def once(images: Tensor) -> Tensor:
+            return final_output(model(images))
+
+        def view(images: Tensor) -> Tensor:
+            if not self.tile:
+                return once(images)
+            return upscale_tiled(once, images, scale, self.tile, self.overlap)
+
+        return self_ensemble(view, lr) if self.self_ensemble else view(lr)
+
+    def in_words(self) -> str:
+        """What a reader of the figures must know, after a comma; empty for whole images alone."""
+        words = ", self-ensemble of 8 views" if self.self_ensemble else ""
+        return words + (
+            f", in tiles of {self.tile} with an overlap of {self.overlap}" if self.tile else ""
+        )
 
 
 @contextmanager
@@ -58,4 +105,4 @@ def on_image(
     raise failures[0]
 
 
-__all__ = ["borrowed", "on_image"]
+__all__ = ["Inference", "borrowed", "on_image"]

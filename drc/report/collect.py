@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from drc.data.folders import ImagePair
 from drc.evaluation.benchmark import Evaluation, evaluate
 from drc.evaluation.bicubic import Bicubic
 from drc.evaluation.complexity import Complexity, complexity
+from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency
 from drc.models.traits import get_traits
 from drc.report.schema import (
@@ -90,6 +91,7 @@ def collect(
     test: TestData | None = "bundled",
     lr_size: tuple[int, int] = (96, 96),
     runs: int = 5,
+    inference: Inference | None = None,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
 ) -> Report:
@@ -102,6 +104,7 @@ def collect(
         test: what to measure PSNR and SSIM on, as `evaluate` takes it; None to skip them.
         lr_size: height and width of the LR input for MACs and latency.
         runs: latency runs per network; 0 to skip them.
+        inference: how the test images go through the networks; None for whole and once.
         device: where to run.
         progress: told about every image and run.
 
@@ -114,7 +117,7 @@ def collect(
         costs[name] = complexity(getattr(networks, name), lr_size)
         if progress is not None:
             progress("count MACs", done, 2, {})
-    quality = _qualities(networks, test, device, progress)
+    quality = _qualities(networks, test, inference or Inference(), device, progress)
     times = _latencies(networks, lr_size, runs, device, progress)
     notes = list(story.notes)
     if networks.recovered is None:
@@ -147,6 +150,7 @@ def collect(
 def _qualities(
     networks: Networks,
     test: TestData | None,
+    inference: Inference,
     device: str | torch.device,
     progress: Progress | None,
 ) -> dict[str, Evaluation]:
@@ -159,9 +163,12 @@ def _qualities(
     if networks.recovered is not None:
         models["recovered"] = networks.recovered
     found = {
-        name: evaluate(model, data, device=device, progress=_named(progress, f"evaluate {name}"))
+        name: evaluate(
+            model, data, device=device, progress=_named(progress, f"evaluate {name}"),
+            **asdict(inference),
+        )
         for name, model in models.items()
-    }
+    }  # fmt: skip
     return {**found, "after": found.get("recovered", found["pruned"])}
 
 
