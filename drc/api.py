@@ -16,7 +16,7 @@ from drc.artifacts.plan import Plan
 from drc.config import FinetuneSettings
 from drc.errors import UsageError
 from drc.importance import base as criteria
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.traits import plain_network
 from drc.pipeline import Loader, calibrate, check_plan, checked, cut_by_plan, plan_widths, validated
 from drc.report.collect import Networks, Story, TestData, collect
@@ -55,7 +55,7 @@ def search(
     ratio: float = 0.3,
     budget: BudgetKind = "params",
     strategy: str = "allocate",
-    dual: DualModel | None = None,
+    dual: AnyDual | None = None,
     round_to: int = 4,
     min_width: int = 4,
     patches: int = 64,
@@ -112,7 +112,7 @@ def prune(
     loader: Loader | None = None,
     *,
     importance: str = "dual_taylor",
-    dual: DualModel | None = None,
+    dual: AnyDual | None = None,
     patches: int = 64,
     dual_weight: float = 0.1,
     dual_steps: int = 50,
@@ -154,7 +154,7 @@ def finetune(
     loader: loop.LoaderSource,
     *,
     teacher: nn.Module | None = None,
-    dual: DualModel | None = None,
+    dual: AnyDual | None = None,
     settings: FinetuneSettings | None = None,
     steps: int | None = None,
     device: str | torch.device = "auto",
@@ -207,7 +207,7 @@ def compress(
     importance: str = "dual_taylor",
     steps: int = 300,
     test: TestData | None = "bundled",
-    dual: DualModel | None = None,
+    dual: AnyDual | None = None,
     round_to: int = 4,
     min_width: int = 4,
     patches: int = 64,

@@ -22,7 +22,7 @@ from drc.graph.surgery import copy_of, cut
 from drc.graph.trace import trace
 from drc.graph.verify import check
 from drc.importance.base import Calibration, keep_best, score
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device, seed_everything
 from drc.strategies.base import TOLERANCE, Problem, solve, width_options
@@ -38,7 +38,7 @@ Validated = TypeVar("Validated", bound=BaseModel)
 def calibrate(
     model: nn.Module,
     loader: Loader,
-    dual: DualModel | None,
+    dual: AnyDual | None,
     settings: SearchSettings,
     device: str | torch.device,
     seed: int,

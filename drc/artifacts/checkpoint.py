@@ -19,7 +19,7 @@ from drc.errors import DrcError, ModelError, RunError, WeightsError
 from drc.graph.surgery import Cut, apply_cut, copy_of, get_cut
 from drc.models import registry, spandrel_networks
 from drc.models.blueprint import Blueprint
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.reader import differences, read_file, shapes
 from drc.models.traits import Traits, get_traits, set_traits, unwrapped
 from drc.runtime import resolve_device
@@ -190,7 +190,7 @@ def saved_by_drc(path: Path | str) -> bool:
         return False
 
 
-def save_dual(dual: DualModel, path: Path | str) -> None:
+def save_dual(dual: AnyDual, path: Path | str) -> None:
     """Write a dual model for `load_dual`, atomically. Raises RunError when the system refuses."""
     write_bytes(path, to_bytes(_plain_tensors(dual)))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from drc.errors import UsageError, unknown_name
 from drc.graph.groups import ChannelGraph
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
 from drc.runtime import Progress
 
@@ -40,7 +40,7 @@ class Calibration:
     model: nn.Module
     graph: ChannelGraph
     batches: Iterable[tuple[Tensor, Tensor]]
-    dual: DualModel | None = None
+    dual: AnyDual | None = None
     patches: int = 64
     dual_weight: float = 0.1
     seed: int = 0

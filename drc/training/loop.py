@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from drc.config import FinetuneSettings
 from drc.errors import ModelError, TrainingError, UsageError
-from drc.models.dual import DualModel
+from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device
 from drc.training.distill import OutputDistillation, private_copy
@@ -35,7 +35,7 @@ def finetune(
     loader: LoaderSource,
     *,
     teacher: nn.Module | None = None,
-    dual: DualModel | None = None,
+    dual: AnyDual | None = None,
     settings: FinetuneSettings | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
@@ -102,7 +102,7 @@ class _Run:
         model: nn.Module,
         loader: LoaderSource,
         teacher: nn.Module | None,
-        dual: DualModel | None,
+        dual: AnyDual | None,
         settings: FinetuneSettings,
         seed: int,
         checkpoint: Path | None,
@@ -267,7 +267,7 @@ class _Run:
         self.ema.copy_to(averaged)
         return averaged
 
-    def _own_dual(self, dual: DualModel | None, scale: int) -> DualModel | None:
+    def _own_dual(self, dual: AnyDual | None, scale: int) -> AnyDual | None:
         if dual is None or not self.settings.dual_weight:
             return None
         if dual.scale != scale:

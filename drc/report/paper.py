@@ -1,0 +1,203 @@
+"""The papers' networks before and after compression: published figures beside measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from drc.data.folders import ImagePair, find_pairs
+from drc.errors import DataError, DrcError, UsageError
+from drc.evaluation.benchmark import evaluate
+from drc.evaluation.complexity import complexity
+from drc.evaluation.inference import Inference
+from drc.models.registry import get_preset
+from drc.models.weights import create_model, locate
+from drc.runtime import Progress
+
+BLIND = "DIV2KRK"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One network of the papers.
+
+    Attributes:
+        model: registered name.
+        scale: HR side over LR side.
+        params: parameters, those of a dual model not counted.
+        macs_g: 10^9 multiply-adds at LR 96x96.
+        data: test set of the quality.
+        psnr: dB on the Y channel.
+        ssim: on the Y channel, None where it is not published.
+        dense: the network that it is the compressed form of; None for a dense one.
+    """
+
+    model: str
+    scale: int
+    params: int
+    macs_g: float
+    data: str
+    psnr: float
+    ssim: float | None = None
+    dense: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one network now.
+
+    Attributes:
+        params: parameters of the registered network.
+        macs: multiply-adds at LR 96x96, by `counter`.
+        counter: the counter, with its version.
+        weights: the file that quality was measured with, None without one.
+        quality: data set -> `(psnr, ssim)`.
+        problem: why some or all quality is missing, in one line; empty where none is.
+    """
+
+    params: int
+    macs: int
+    counter: str
+    weights: str | None = None
+    quality: dict[str, tuple[float, float]] = field(default_factory=dict)
+    problem: str = ""
+
+
+Row = tuple[Published, Measured]
+
+
+def published() -> list[Published]:
+    """The networks of the table, each dense one before its compressed forms."""
+    text = resources.files("drc.report").joinpath("paper.yaml").read_text("utf-8")
+    return [Published(**entry) for entry in yaml.safe_load(text)]
+
+
+def measure(
+    data: Path | str | None = None,
+    weights: Mapping[str, str] | None = None,
+    *,
+    device: str = "auto",
+    inference: Inference | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Row]:
+    """Measure the networks of the table one after the other.
+
+    Args:
+        data: what holds the test sets: Set5 and its kin for plain SR, DIV2KRK for blind SR, in the
+            layouts of `find_pairs`; None to measure no quality.
+        weights: checkpoint files by `NAME` or `NAME_xSCALE`; the others are the published ones,
+            downloaded when they have to be.
+        device: auto, cpu or cuda:N.
+        inference: how test images go through the networks; whole by default.
+        progress: of downloads and measurements.
+
+    Raises:
+        UsageError: weights for a network that the table does not have.
+        DataError: there is no folder `data`.
+    """
+    given = dict(weights or {})
+    entries = published()
+    known = {name for entry in entries for name in (entry.model, _key(entry))}
+    if unknown := sorted(given.keys() - known):
+        raise UsageError(f"the table has no {unknown[0]}; it has {', '.join(sorted(known))}")
+    if data is not None and not Path(data).is_dir():
+        raise DataError(f"{data}: no such folder")
+    for entry in entries:
+        file = given.get(_key(entry), given.get(entry.model))
+        way = inference or Inference()
+        yield entry, _measure(entry, data, file, device, way, progress)
+
+
+def _key(entry: Published) -> str:
+    return f"{entry.model}_x{entry.scale}"
+
+
+def _measure(
+    entry: Published,
+    data: Path | str | None,
+    file: str | None,
+    device: str,
+    inference: Inference,
+    progress: Progress | None,
+) -> Measured:
+    model = create_model(entry.model, entry.scale)
+    cost = complexity(model)
+    found = Measured(cost.params, cost.macs, cost.counter)
+    if data is None:
+        return _without(found, "no test data were given (--data)")
+    sets = _test_sets(Path(data), entry)
+    if not sets:
+        return _without(found, f"{data} holds no {entry.data} for x{entry.scale}")
+    try:
+        path = locate(get_preset(entry.model), entry.scale, file or "default", progress)
+        model = create_model(entry.model, entry.scale, weights=path)
+    except DrcError as error:
+        return _without(found, str(error))
+    return _with_quality(found, model, str(path), sets, device, inference, progress)
+
+
+def _with_quality(
+    found: Measured,
+    model: nn.Module,
+    path: str,
+    sets: Mapping[str, Sequence[ImagePair]],
+    device: str,
+    inference: Inference,
+    progress: Progress | None,
+) -> Measured:
+    quality, problem = {}, ""
+    for name, pairs in sets.items():
+        try:
+            result = evaluate(
+                model, list(pairs), device=device, progress=progress, **asdict(inference)
+            )
+            quality[name] = (result.psnr, result.ssim)
+        except DrcError as error:
+            problem = str(error)
+    return Measured(found.params, found.macs, found.counter, path, quality, problem)
+
+
+def _without(found: Measured, problem: str) -> Measured:
+    return Measured(found.params, found.macs, found.counter, problem=problem)
+
+
+def _test_sets(root: Path, entry: Published) -> dict[str, list[ImagePair]]:
+    """The test sets under `root` that are meant for this network, by name."""
+    blind = entry.data == BLIND
+    places = [root / BLIND, root] if blind else [root]
+    for place in places:
+        is_blind = (place / "gt").is_dir()
+        if blind != is_blind:
+            continue
+        try:
+            pairs = find_pairs(place, entry.scale, "test")
+        except DataError:
+            continue
+        sets: dict[str, list[ImagePair]] = {}
+        for pair in pairs:
+            folder, _, _ = pair.name.rpartition("/")
+            sets.setdefault(folder or (BLIND if blind else place.name), []).append(pair)
+        return sets
+    return {}
+
+
+def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The table as plain values, with the differences."""
+    return [
+        {
+            "published": asdict(entry),
+            "measured": asdict(found),
+            "params_difference": found.params - entry.params,
+            "macs_difference": found.macs / 1e9 / entry.macs_g - 1,
+        }
+        for entry, found in rows
+    ]
+
+
+__all__ = ["Measured", "Published", "Row", "measure", "published", "to_json"]
