@@ -1,72 +1,99 @@
-"""DRN against the official networks: outputs, parameters and MACs.
+"""The registered networks against the official ones: outputs, parameters and MACs.
 
     python benchmarks/parity.py
 
 Outputs are compared on the parity files, with weights set by formula from the parameters' names;
-parameters and MACs (fvcore, LR 96x96) with the published table.
+parameters and MACs (fvcore, LR 96x96) with the papers' tables. Costs of all registered networks go
+to drc/models/costs.yaml, which `drc models` shows.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+import yaml
 from common import shared_folder, write_result
+from torch import Tensor, nn
 
 import drc
-from drc.models.dual import DownStep
+from drc.models.dual import ChainDual, DownStep
+from drc.models.registry import get_preset, list_models
+from drc.report.paper import measure, to_json
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "tests" / "data" / "published_drn.json"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+COSTS = ROOT / "drc" / "models" / "costs.yaml"
+_HEAD = "# Written by benchmarks/parity.py: parameters, and MACs by fvcore at LR 96x96.\n"
 
 
 def main() -> None:
-    outputs = {
-        "drn_s_x4": parity("drn_s_x4", drc.create_model("drn_s")),
-        "drn_s30_x4": parity("drn_s30_x4", drc.create_model("drn_s30")),
-        "drn_dual_x2": parity("drn_dual_x2", DownStep(3, 16, 3)),
+    outputs = {name: _compare(name, run) for name, run in _networks().items()}
+    paper = to_json(list(measure()))
+    costs = {}
+    for name in list_models():
+        for scale in get_preset(name).arguments:
+            found = drc.complexity(drc.create_model(name, scale))
+            costs[f"{name}_x{scale}"] = {"params": found.params, "macs": found.macs}
+            print(f"{name} x{scale}: {found.params:,} parameters, {found.macs / 1e9:.2f} G MACs")
+    COSTS.write_text(_HEAD + yaml.safe_dump(costs, default_flow_style=None, sort_keys=True))
+    write_result("parity", {"outputs": outputs, "paper": paper})
+
+
+def _networks() -> dict[str, Callable[[Tensor], list[Tensor]]]:
+    """What gives the outputs of each parity file."""
+    from helpers.parity import fill, fill_dcls
+
+    shared = shared_folder()
+
+    def plain(name: str) -> Callable[[Tensor], list[Tensor]]:
+        model = drc.create_model(name)
+        fill(shared, model)
+        return lambda x: y if isinstance(y := model(x), list) else [y]
+
+    def with_dual(name: str) -> Callable[[Tensor], list[Tensor]]:
+        model, dual = drc.create_model(name), ChainDual(4)
+        fill(shared, model)
+        fill(shared, nn.ModuleDict({"dual_model": dual}))
+        return lambda x: [y := model(x), *dual(y)]
+
+    def blind(name: str) -> Callable[[Tensor], list[Tensor]]:
+        model = drc.create_model(name)
+        fill_dcls(shared, model)
+        return lambda x: list(model.restore(x))
+
+    step = DownStep(3, 16, 3)
+    fill(shared, step)
+    return {
+        "drn_s_x4": plain("drn_s"),
+        "drn_s30_x4": plain("drn_s30"),
+        "drn_dual_x2": lambda x: [step(x)],
+        "swinir_light_x4": plain("swinir_light"),
+        "swinir_light_drc_x4": plain("swinir_light_drc"),
+        "swinir_light_drc_dual_x4": with_dual("swinir_light_drc"),
+        "dat_x4": with_dual("dat"),
+        "dcls_x4": blind("dcls"),
+        "dcls_drc_x4": blind("dcls_drc"),
+        "slwsr32_x4": plain("slwsr32"),
     }
-    table = {}
-    for key, published in json.loads(PUBLISHED.read_text()).items():
-        name, _, scale = key.rpartition("_x")
-        counted = drc.complexity(drc.create_model(name, scale=int(scale)))
-        table[key] = {
-            "params": counted.params,
-            "params_difference": counted.params - published["params"],
-            "macs": counted.macs,
-            "macs_g_published": published["macs_g"],
-            "macs_g_difference": round(counted.macs / 1e9 - published["macs_g"], 2),
-            "counter": counted.counter,
-            "thop_macs": counted.thop_macs,
-        }
-        print(f"{key}: {counted.params:,} parameters, {counted.macs / 1e9:.2f} G MACs")
-    write_result("parity", {"outputs": outputs, "complexity": table})
 
 
 @torch.no_grad()
-def parity(name: str, model: torch.nn.Module) -> dict[str, float]:
-    """Largest difference to the official outputs, absolute and as a share of their range."""
-    spec = shared_folder() / "spec"
-    schema = json.loads((spec / f"{name}.json").read_text())
-    assert [[k, list(v.shape)] for k, v in model.state_dict().items()] == [
-        entry[:2] for entry in schema["state_dict"]
-    ]
-    fixed = {k: v.clone() for k, v in model.state_dict().items() if "mean" in k}
-    loader = importlib.util.spec_from_file_location("fill", spec / "fill.py")
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    module.fill(model)
-    model.load_state_dict(fixed, strict=False)
-    with np.load(spec / f"{name}.npz") as arrays:
-        found = model(torch.from_numpy(arrays["x"]))
-        found = found if isinstance(found, list) else [found]
-        wanted = [torch.from_numpy(arrays[f"y{i}"]) for i in range(len(found))]
-    error = max((x - y).abs().max().item() for x, y in zip(found, wanted, strict=True))
-    span = max((y.max() - y.min()).item() for y in wanted)
-    print(f"{name}: largest difference {error:.2e} of a range of {span:.1f}")
-    return {"max_difference": error, "share_of_range": error / span}
+def _compare(name: str, run: Callable[[Tensor], list[Tensor]]) -> dict[str, float]:
+    """Largest difference to the official outputs, as a share of each output's range."""
+    from helpers.parity import official
+
+    _, arrays = official(shared_folder(), name)
+    found = {f"y{i}": y for i, y in enumerate(run(arrays["x"]))}
+    assert found.keys() == arrays.keys() - {"x"}
+    shares = {
+        key: (y - arrays[key]).abs().max().item() / (arrays[key].max() - arrays[key].min()).item()
+        for key, y in found.items()
+    }
+    print(f"{name}: largest difference {max(shares.values()):.1e} of the range")
+    return shares
 
 
 if __name__ == "__main__":

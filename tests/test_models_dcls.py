@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.parity import fill, official, worst
-from torch import Tensor, nn
+from helpers.parity import fill_dcls, official, worst
+from torch import Tensor
 from torch.nn import functional as F
 
 import drc
@@ -42,24 +42,12 @@ def tiny_graph() -> tuple[DCLS, ChannelGraph]:
     return model, trace(model)
 
 
-def set_formula_weights(shared: Path, model: nn.Module) -> None:
-    """As the parity files were made: see `formula_extra` in their schemas."""
-    fill(shared, model)
-    last = model.get_submodule("Restorer.upscale")[-1]
-    with torch.no_grad():
-        last.weight.mul_(1e-3)
-        last.bias.fill_(0.5)
-        for name, parameter in model.named_parameters():
-            if ".dec." in name:
-                parameter.copy_(0.1 * parameter.abs())
-
-
 @pytest.mark.parametrize(("spec", "name"), SPECS)
 def test_dcls_gives_the_official_image_and_kernel(shared: Path, spec: str, name: str) -> None:
     facts, arrays = official(shared, spec)
     model = drc.create_model(name, scale=facts["upscale"])
     assert get_traits(model).value_range == 1.0
-    set_formula_weights(shared, model)
+    fill_dcls(shared, model)
     with torch.no_grad():
         sr, kernel = model.restore(arrays["x"])
         nudged = model(arrays["x"] * (1 + 1e-7))

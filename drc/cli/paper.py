@@ -24,27 +24,22 @@ def print_paper_report(
     Raises:
         UsageError: an entry of `weights` that is none, or an option that has no meaning here.
     """
-    if params.get("run") is not None:
-        raise UsageError("--run is for the report of a run; leave it out with --paper")
+    for option in ("run", "config"):
+        if params.get(option) is not None:
+            raise UsageError(f"--{option} is for the report of a run; leave it out with --paper")
     files = dict(_named_file(entry) for entry in weights)
     from drc.cli.display import Display
-    from drc.cli.options import overrides
-    from drc.config import load_settings
     from drc.evaluation.inference import Inference
     from drc.report.paper import measure, published, to_json
     from drc.report.paper_table import print_paper
 
-    settings = load_settings(params.get("config"), overrides(params))
-    test = settings.data.test_data if params.get("test_data") is not None else None
-    report = settings.report
-    inference = Inference(report.self_ensemble, report.tile, report.overlap)
+    inference = Inference(bool(params.get("self_ensemble")), params.get("tile") or 0)
+    data, device = params.get("test_data"), params.get("device") or "auto"
     display = Display(quiet)
     try:
         rows = []
         total = len(published())
-        for row in measure(
-            test, files, device=settings.device, inference=inference, progress=display
-        ):
+        for row in measure(data, files, device=device, inference=inference, progress=display):
             rows.append(row)
             entry = row[0]
             display.log(f"{entry.model} x{entry.scale} ({len(rows)} of {total})")

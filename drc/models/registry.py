@@ -134,6 +134,17 @@ def _schema(
     return tuple((key, tuple(tensor.shape)) for key, tensor in state.items())
 
 
+def costs(name: str, scale: int) -> dict[str, int] | None:
+    """Parameters, and MACs at LR 96x96 by fvcore, as counted once; None for a preset of others."""
+    return _costs().get(f"{name}_x{scale}")
+
+
+@cache
+def _costs() -> dict[str, dict[str, int]]:
+    text = resources.files("drc.models").joinpath("costs.yaml").read_text("utf-8")
+    return yaml.safe_load(text)
+
+
 @cache
 def _published(family: str) -> dict[str, list[int]]:
     folder = resources.files("drc.models").joinpath("widths")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -82,6 +82,7 @@ def measure(
     data: Path | str | None = None,
     weights: Mapping[str, str] | None = None,
     *,
+    only: Container[str] | None = None,
     device: str = "auto",
     inference: Inference | None = None,
     progress: Progress | None = None,
@@ -93,6 +94,7 @@ def measure(
             layouts of `find_pairs`; None to measure no quality.
         weights: checkpoint files by `NAME` or `NAME_xSCALE`; the others are the published ones,
             downloaded when they have to be.
+        only: names of the networks to measure; all by default.
         device: auto, cpu or cuda:N.
         inference: how test images go through the networks; whole by default.
         progress: of downloads and measurements.
@@ -109,6 +111,8 @@ def measure(
     if data is not None and not Path(data).is_dir():
         raise DataError(f"{data}: no such folder")
     for entry in entries:
+        if only is not None and entry.model not in only:
+            continue
         file = given.get(_key(entry), given.get(entry.model))
         way = inference or Inference()
         yield entry, _measure(entry, data, file, device, way, progress)

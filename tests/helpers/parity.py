@@ -29,6 +29,18 @@ def fill(shared: Path, model: nn.Module) -> None:
     model.load_state_dict(constants, strict=False)
 
 
+def fill_dcls(shared: Path, model: nn.Module) -> None:
+    """Formula weights of DCLS: see `formula_extra` in its schemas."""
+    fill(shared, model)
+    last = model.get_submodule("Restorer.upscale")[-1]
+    with torch.no_grad():
+        last.weight.mul_(1e-3)
+        last.bias.fill_(0.5)
+        for name, parameter in model.named_parameters():
+            if ".dec." in name:
+                parameter.copy_(0.1 * parameter.abs())
+
+
 def worst(outputs: list[Tensor], arrays: dict[str, Tensor]) -> float:
     """The largest difference to the official outputs, as a fraction of the output's range."""
     assert len(outputs) == len(arrays) - 1
