@@ -111,7 +111,12 @@ class Bench:
             "recovered": self.quality(recovered),
             "search_seconds": round(searched - start, 1),
             "recovery_seconds": round(done - searched, 1),
+            **self.further(recovered),
         }
+
+    def further(self, recovered) -> dict:
+        """What else a row tells of the recovered network."""
+        return {}
 
     def loader(self, steps: int, start: int = 0):
         batch, patch = self.settings.batch, self.settings.patch

@@ -26,7 +26,10 @@ from drc.report.paper import measure, to_json
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
 COSTS = ROOT / "drc" / "models" / "costs.yaml"
-_HEAD = "# Written by benchmarks/parity.py: parameters, and MACs by fvcore at LR 96x96.\n"
+_HEAD = (
+    "# Written by benchmarks/parity.py: parameters, MACs by fvcore at LR 96x96, tensors in the\n"
+    "# state dict, by which checkpoints are recognised.\n"
+)
 
 
 def main() -> None:
@@ -35,8 +38,13 @@ def main() -> None:
     costs = {}
     for name in list_models():
         for scale in get_preset(name).arguments:
-            found = drc.complexity(drc.create_model(name, scale))
-            costs[f"{name}_x{scale}"] = {"params": found.params, "macs": found.macs}
+            model = drc.create_model(name, scale)
+            found = drc.complexity(model)
+            costs[f"{name}_x{scale}"] = {
+                "params": found.params,
+                "macs": found.macs,
+                "tensors": len(model.state_dict()),
+            }
             print(f"{name} x{scale}: {found.params:,} parameters, {found.macs / 1e9:.2f} G MACs")
     COSTS.write_text(_HEAD + yaml.safe_dump(costs, default_flow_style=None, sort_keys=True))
     write_result("parity", {"outputs": outputs, "paper": paper})

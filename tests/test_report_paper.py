@@ -12,7 +12,7 @@ from helpers.cli import assert_one_line, drc, tiny_photos
 
 import drc as package
 from drc.errors import DataError, UsageError
-from drc.models.registry import build, costs, get_preset, list_models
+from drc.models.registry import build, costs, get_preset, list_models, schema
 from drc.report.paper import measure, published, to_json
 from drc.report.paper_table import print_paper
 
@@ -34,6 +34,7 @@ def test_recorded_costs_are_those_of_the_networks() -> None:
             with torch.device("meta"):
                 params = sum(p.numel() for p in build(name, scale).parameters())
             assert cost is not None and cost["params"] == params, f"{name} x{scale}"
+            assert cost["tensors"] == len(schema(name, scale))
             if cost["macs"] < 2e9:
                 assert package.complexity(build(name, scale)).macs == cost["macs"]
 

@@ -134,7 +134,7 @@ class DCLS(nn.Module):
         super().__init__()
         if features < _REDUCTION**2:
             raise UsageError(f"DCLS needs at least {_REDUCTION**2} features, not {features}")
-        self.scale = scale
+        self.scale, self.kernel_size = scale, kernel_size
         dense = [*[features] * _BLOCKS, latent, *[features] * (_BLOCKS + groups * blocks)]
         chosen = iter(check_widths(widths, dense))
 

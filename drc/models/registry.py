@@ -135,7 +135,10 @@ def _schema(
 
 
 def costs(name: str, scale: int) -> dict[str, int] | None:
-    """Parameters, and MACs at LR 96x96 by fvcore, as counted once; None for a preset of others."""
+    """Parameters, MACs at LR 96x96 by fvcore, and tensors in the state dict, as counted once.
+
+    None for a preset that others registered.
+    """
     return _costs().get(f"{name}_x{scale}")
 
 

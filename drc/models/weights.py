@@ -267,7 +267,13 @@ def registered_owner(found: Shapes) -> tuple[str, int] | None:
     The names of a dual model may come besides.
     """
     own = _primal(found)
-    return next((key for key, schema in _schemas() if schema == own), None)
+    for name, scale in _registered():
+        known = registry.costs(name, scale)
+        # Building every schema takes seconds; the number of tensors tells most networks apart.
+        possible = known is None or known["tensors"] == len(own)
+        if possible and registry.schema(name, scale) == own:
+            return name, scale
+    return None
 
 
 def _owner(found: Shapes) -> str:
@@ -286,9 +292,14 @@ def _owner(found: Shapes) -> str:
 
 def _schemas() -> Iterator[tuple[tuple[str, int], Shapes]]:
     """Name, scale and schema of every registered network."""
+    for name, scale in _registered():
+        yield (name, scale), registry.schema(name, scale)
+
+
+def _registered() -> Iterator[tuple[str, int]]:
     for name in registry.list_models():
         for scale in registry.get_preset(name).arguments:
-            yield (name, scale), registry.schema(name, scale)
+            yield name, scale
 
 
 def _packaged(filename: str) -> Path:
