@@ -113,6 +113,8 @@ class FinetuneSettings(Settings):
         distill: weight of the loss to the dense network's output.
         dual_weight: weight of the dual loss, lambda.
         train_dual: train the dual model along, on its own loss.
+        kernel_weight: weight of the loss of the estimated blur kernel; without effect for networks
+            that estimate none.
         ema: decay of the averaged weights that are returned; 0 = off.
         amp: autocast type.
         clip: largest gradient norm; 0 = off.
@@ -130,6 +132,7 @@ class FinetuneSettings(Settings):
     distill: Weight = 1.0
     dual_weight: Weight = 0.1
     train_dual: bool = False
+    kernel_weight: Weight = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     amp: Literal["no", "bf16", "fp16"] = "no"
     clip: Weight = 0.0

@@ -19,6 +19,7 @@ from drc.errors import DataError, ModelError, RunError, TrainingError, UsageErro
 from drc.models.dual import DualModel
 from drc.models.registry import build
 from drc.training.loop import finetune
+from drc.training.objective import TERMS
 
 WIDTHS = [8, 8] + [16] * 9 + [20] * 9
 
@@ -199,7 +200,7 @@ def test_metrics_are_means_of_their_steps(tmp_path: Path) -> None:
     )
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [2, 4, 5]
-    assert list(lines[0]) == ["step", "loss", "primal", "distill", "dual", "lr", "seconds"]
+    assert list(lines[0]) == ["step", *TERMS, "lr", "seconds"]
     assert lines[0]["loss"] == pytest.approx(sum(shown[:2]) / 2, rel=1e-4)
     assert lines[2]["loss"] == pytest.approx(shown[4], rel=1e-4)
     assert 0 < lines[0]["seconds"] < lines[2]["seconds"]

@@ -1,6 +1,6 @@
 """A fine-tuning run in a process of its own, for the tests that kill it or start several.
 
-    python tests/training_worker.py FOLDER [--resume] [--batch N] [--train-dual]
+    python tests/training_worker.py FOLDER [--resume] [--steps N] [--train-dual] [--blind]
 
 Writes last.ckpt, metrics.jsonl and, when done, result-<rank>.safetensors to FOLDER.
 """
@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from drc.config import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
+from drc.data.degrade import Degradation
+from drc.models.dcls import DCLS
 from drc.models.dual import DualModel
 from drc.models.registry import build
 from drc.training.loop import finetune
@@ -36,14 +38,20 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--train-dual", action="store_true")
+    parser.add_argument("--blind", action="store_true", help="a network that estimates kernels")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    scale, degradation, patch = 4, None, 8
     networks = build("drn_tiny"), build("drn_tiny", widths=WIDTHS), DualModel(4)
+    if args.blind:
+        scale, degradation, patch = 2, Degradation("aniso", 2), 16
+        size = {"features": 16, "blocks": 1, "groups": 1, "kernel_size": 11, "latent": 24}
+        networks = DCLS(scale=2, **size), DCLS(scale=2, **size), DualModel(2)
     settings = FinetuneSettings(
         steps=args.steps,
         batch=2,
-        patch=8,
+        patch=patch,
         clip=10.0,
         log_every=1,
         checkpoint_every=CHECKPOINT_EVERY,
@@ -53,7 +61,7 @@ def main() -> int:
     def batches(start: int) -> torch.utils.data.DataLoader:
         pairs = bundled_pairs("train")[:1]
         size = {"patch": settings.patch, "batch": settings.batch, "steps": settings.steps}
-        return crop_loader(pairs, 4, **size, seed=1, start=start)
+        return crop_loader(pairs, scale, **size, seed=1, start=start, degradation=degradation)
 
     teacher, student, dual = networks
     try:

@@ -119,6 +119,10 @@ class RunFolder:
     def markdown_path(self) -> Path:
         return self.path / "report.md"
 
+    @property
+    def kernels_path(self) -> Path:
+        return self.path / "kernels.png"
+
     def read_config(self) -> dict[str, Any]:
         """The settings in `config.yaml`. Raises RunError when it is missing or corrupt."""
         return read_yaml(self.config_path, "the settings of the run; run `drc search` again")

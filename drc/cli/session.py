@@ -23,6 +23,7 @@ from drc.errors import DrcError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.inference import Inference
 from drc.importance.base import Calibration, get_criterion
+from drc.models.blind import KernelEstimator
 from drc.models.dual import DualModel
 from drc.models.resolve import open_network, open_saved
 from drc.models.traits import Traits, get_traits
@@ -132,10 +133,27 @@ class Session:
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "
                 "use drc.compress(model, loader) from Python, with batches of your own"
             )
+        if isinstance(self.dense, KernelEstimator) and settings.finetune.kernel_weight:
+            self._check_blur(self.dense.kernel_size)
         if settings.search.dual_weight or settings.finetune.dual_weight:
             DualModel(self.scale)  # refuses a scale that it cannot have
         if settings.dual is not None:
             load_dual(settings.dual, self.scale, self.traits.channels)
+
+    def _check_blur(self, size: int) -> None:
+        patch = self.settings.finetune.patch
+        if patch < size:
+            raise UsageError(
+                f"crops of {patch}x{patch} LR pixels do not show the {size}x{size} blur kernels "
+                f"that {self.name} estimates; set --patch (finetune.patch) to {size} or more, or "
+                "finetune.kernel_weight to 0"
+            )
+
+    @property
+    def lacks_blur(self) -> bool:
+        """Whether a network that estimates blur is to learn from images that have none."""
+        sharp = self.degradation is None and any(pair.lr is None for pair in self.train_pairs)
+        return sharp and isinstance(self.dense, KernelEstimator)
 
     @contextmanager
     def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:

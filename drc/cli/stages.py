@@ -14,7 +14,7 @@ from drc.artifacts.checkpoint import save, save_dual
 from drc.artifacts.plan import Plan
 from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
-from drc.cli.story import calibration_in_words, provenance, recovery_in_words, tell
+from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
 from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.errors import RunError
@@ -39,6 +39,8 @@ def run_search(session: Session) -> Plan:
         DrcError: as the networks, images and files raise it.
     """
     settings, run = session.settings, session.run
+    if session.lacks_blur:
+        session.display.log(f"note: {NO_BLUR}")
     with session.step("search") as facts:
         calibration = _calibration(session, facts)
         notes = [f"dual model: {facts['dual']}"]
@@ -123,7 +125,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
 
 
 def run_report(session: Session) -> Report:
-    """Measure before and after; writes report.json and report.md.
+    """Measure before and after; writes report.json, report.md and, for blind SR, kernels.png.
 
     Raises:
         RunError: nothing is pruned yet.
@@ -148,6 +150,7 @@ def run_report(session: Session) -> Report:
             runs=settings.report.runs,
             inference=session.inference,
             device=settings.device,
+            kernels=run.kernels_path,
             progress=session.display,
         )
         report.steps["report"] = {"seconds": round(time.perf_counter() - start, 3)}

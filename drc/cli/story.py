@@ -10,6 +10,11 @@ from drc.cli.session import Session
 from drc.models.registry import get_preset
 from drc.report.collect import INITIAL_WEIGHTS, Story
 
+NO_BLUR = (
+    "LR images for calibration and recovery are bicubic, but the network is for blurred ones; "
+    "data.degradation iso or aniso blurs them"
+)
+
 
 def provenance(session: Session, step: str) -> dict[str, Any]:
     """What a saved network says about itself."""
@@ -49,6 +54,8 @@ def tell(session: Session) -> Story:
     shared = _shared_images(session)
     if shared:
         notes.append(f"{shared} of the test images were also used for calibration and recovery")
+    if session.lacks_blur:
+        notes.append(NO_BLUR)
     return Story(
         command=session.command,
         weights=weights_in_words(session),

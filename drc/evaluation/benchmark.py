@@ -18,8 +18,10 @@ from drc.data.colour import luma
 from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
 from drc.errors import DataError, DrcError, ModelError
+from drc.evaluation.blur import KernelScore, score_kernel
 from drc.evaluation.image import psnr_y, ssim_y
 from drc.evaluation.inference import Inference, borrowed
+from drc.models.blind import KernelEstimator
 from drc.models.traits import Traits, get_traits
 from drc.runtime import Progress, resolve_device
 
@@ -30,11 +32,12 @@ Named = tuple[str, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """PSNR in dB and SSIM of one image."""
+    """PSNR in dB and SSIM of one image, and its blur kernel if the network estimated one."""
 
     name: str
     psnr: float
     ssim: float
+    kernel: KernelScore | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Evaluation:
     ssim: float
     images: list[ImageScore] = field(repr=False)
     data: str
+
+    @property
+    def kernel_error(self) -> float | None:
+        """Mean over the images with kernels; None without any."""
+        errors = [image.kernel.error for image in self.images if image.kernel is not None]
+        return fmean(errors) if errors else None
 
 
 def evaluate(
@@ -61,7 +70,9 @@ def evaluate(
 
     The output is clamped and rounded to 8 bits, and compared with HR on the luma of MATLAB's
     YCbCr, without a border of `scale` pixels. A network of one channel gets the luma of RGB
-    images, rounded to 8 bits. The network returns to its own device and mode.
+    images, rounded to 8 bits. The network returns to its own device and mode. Of a network that
+    estimates blur kernels (`drc.models.blind`) they are compared with what the images show, where
+    these go through whole and once, and are no smaller than the kernel.
 
     Args:
         model: maps `(1, C, h, w)` in its value range to an image or a pyramid of images; C is 3
@@ -93,8 +104,9 @@ def evaluate(
     scores: list[ImageScore] = []
     with borrowed(model, place):
         for name, lr, hr in images:
-            sr = _super_resolve(model, name, lr.to(place), hr, traits, inference)
-            score = ImageScore(name, *_measure(name, sr, hr, traits.scale))
+            sr, kernel = _super_resolve(model, name, lr.to(place), hr, traits, inference)
+            blur = None if kernel is None else score_kernel(kernel, lr, hr, traits.scale)
+            score = ImageScore(name, *_measure(name, sr, hr, traits.scale), blur)
             scores.append(score)
             if progress is not None:
                 figures = {"psnr": score.psnr, "ssim": score.ssim}
@@ -157,11 +169,24 @@ def _batched(item: Any) -> Any:
 
 def _super_resolve(
     model: nn.Module, name: str, lr: Tensor, hr: Tensor, traits: Traits, inference: Inference
-) -> Tensor:
-    """Run one image in 0..1 through the network and return its 8-bit SR image on the CPU."""
+) -> tuple[Tensor, Tensor | None]:
+    """Run one image in 0..1 through the network.
+
+    Returns:
+        Its 8-bit SR image on the CPU, and the estimated blur kernel, if there is just one.
+    """
     size = f"{lr.shape[1]}x{lr.shape[2]}"
+    kernels: list[Tensor] = []
+
+    def network(images: Tensor) -> Any:
+        if not isinstance(model, KernelEstimator):
+            return model(images)
+        sr, kernel = model.restore(images)
+        kernels.append(kernel)
+        return sr
+
     try:
-        sr = inference.run(model, lr[None] * traits.value_range, traits.scale)
+        sr = inference.run(network, lr[None] * traits.value_range, traits.scale)
     except DrcError:
         raise
     except Exception as error:
@@ -176,7 +201,9 @@ def _super_resolve(
         )
     if not torch.isfinite(sr).all():
         raise ModelError(f"the network's output for {name} holds NaN or infinite values")
-    return to_uint8(sr[0] / traits.value_range).cpu()
+    # Tiles and turned views have kernels of their own, which are not that of the image.
+    kernel = kernels[0] if len(kernels) == 1 else None
+    return to_uint8(sr[0] / traits.value_range).cpu(), kernel
 
 
 def _measure(name: str, sr: Tensor, hr: Tensor, border: int) -> tuple[float, float]:

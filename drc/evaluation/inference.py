@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Inference:
         if self.tile:
             check_tile(self.tile, self.overlap)
 
-    def run(self, model: nn.Module, lr: Tensor, scale: int) -> Tensor:
+    def run(self, model: Callable[[Tensor], Any], lr: Tensor, scale: int) -> Tensor:
         """The SR images `(N, C, h * scale, w * scale)` of `lr`, `(N, C, h, w)` in the network's
         range; of a pyramid the last."""
 

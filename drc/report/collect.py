@@ -16,12 +16,14 @@ from torch import nn
 import drc
 from drc.artifacts.plan import Plan
 from drc.data.folders import ImagePair
-from drc.evaluation.benchmark import Evaluation, evaluate
+from drc.data.images import write_image
+from drc.evaluation.benchmark import Evaluation, ImageScore, evaluate
 from drc.evaluation.bicubic import Bicubic
 from drc.evaluation.complexity import Complexity, complexity
 from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency
 from drc.models.traits import get_traits
+from drc.report.kernels import kernel_errors, kernel_grid
 from drc.report.schema import (
     Counters,
     DataUsed,
@@ -93,6 +95,7 @@ def collect(
     runs: int = 5,
     inference: Inference | None = None,
     device: str | torch.device = "auto",
+    kernels: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Measure costs, quality and latency of the networks.
@@ -106,11 +109,13 @@ def collect(
         runs: latency runs per network; 0 to skip them.
         inference: how the test images go through the networks; None for whole and once.
         device: where to run.
+        kernels: file for a picture of the blur kernels, where the networks estimate some.
         progress: told about every image and run.
 
     Raises:
         DataError: the test images cannot be used.
         ModelError: a network does not run.
+        RunError: the picture cannot be written.
     """
     costs = {}
     for done, name in enumerate(("before", "after"), 1):
@@ -124,6 +129,10 @@ def collect(
         notes.append("no recovery yet: `after` is the network right after pruning")
     if story.weights == INITIAL_WEIGHTS:
         notes.append(INITIAL_WEIGHTS)
+    errors, files = kernel_errors(quality), dict(story.files)
+    if errors is not None and kernels is not None:
+        write_image(kernels, kernel_grid(quality["before"], quality["after"]))
+        files["blur kernels"] = str(kernels)
     return Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=story.command,
@@ -135,6 +144,7 @@ def collect(
         after=_side("after", costs, quality, times),
         bicubic=Quality(**_figures(quality.get("bicubic"))),
         pruned_only=Quality(**_figures(quality.get("pruned"))),
+        kernel_error=errors,
         recovered=networks.recovered is not None,
         lr_size=lr_size,
         counters=_counters(costs),
@@ -142,7 +152,7 @@ def collect(
         data=_data(story, quality),
         plan=_summary(plan, story.importance),
         steps=dict(story.steps),
-        files=dict(story.files),
+        files=files,
         notes=list(dict.fromkeys([*plan.notes, *notes])),
     )
 
@@ -245,6 +255,8 @@ def _data(story: Story, quality: dict[str, Evaluation]) -> DataUsed:
                     psnr_after=_finite(after.psnr),
                     ssim_before=_finite(before.ssim),
                     ssim_after=_finite(after.ssim),
+                    kernel_error_before=_kernel_error(before),
+                    kernel_error_after=_kernel_error(after),
                 )
             )
     return DataUsed(
@@ -253,6 +265,10 @@ def _data(story: Story, quality: dict[str, Evaluation]) -> DataUsed:
         test=quality["before"].data if quality else "nothing: not measured",
         images=images,
     )
+
+
+def _kernel_error(image: ImageScore) -> float | None:
+    return None if image.kernel is None else image.kernel.error
 
 
 def _summary(plan: Plan, importance: str) -> PlanSummary:

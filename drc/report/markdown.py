@@ -39,16 +39,18 @@ def _images(report: Report) -> str:
     def cell(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
+    figures = {"PSNR": ("psnr", 2), "SSIM": ("ssim", 4)}
+    if report.kernel_error is not None:
+        figures["kernel error"] = ("kernel_error", 3)
+    columns = [
+        (f"{heading} {side}", f"{field}_{side}", digits)
+        for heading, (field, digits) in figures.items()
+        for side in ("before", "after")
+    ]
     return _table(
-        ("image", "PSNR before", "PSNR after", "SSIM before", "SSIM after"),
+        ("image", *(heading for heading, _, _ in columns)),
         (
-            (
-                image.name,
-                cell(image.psnr_before, 2),
-                cell(image.psnr_after, 2),
-                cell(image.ssim_before, 4),
-                cell(image.ssim_after, 4),
-            )
+            (image.name, *(cell(getattr(image, field), digits) for _, field, digits in columns))
             for image in report.data.images
         ),
     )

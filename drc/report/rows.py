@@ -28,7 +28,7 @@ def headings(report: Report) -> tuple[str, str, str, str]:
 
 
 def rows(report: Report) -> Iterator[Row]:
-    """The lines of the table: parameters, MACs, PSNR, SSIM, latency."""
+    """The lines of the table: parameters, MACs, PSNR, SSIM, kernel error if any, latency."""
     height, width = report.lr_size
     before, after, pruned = report.before, report.after, report.pruned_only
     yield Row(
@@ -59,6 +59,15 @@ def rows(report: Report) -> Iterator[Row]:
         _figure(after.ssim, 4),
         _difference(before.ssim, after.ssim, 4),
     )
+    if report.kernel_error is not None:
+        errors = report.kernel_error
+        yield Row(
+            "kernel error",
+            _figure(errors.before, 3),
+            _figure(errors.pruned, 3),
+            _figure(errors.after, 3),
+            _difference(errors.before, errors.after, 3),
+        )
     yield Row(
         f"latency (ms, LR {height}x{width})",
         _figure(before.latency_ms, 1),
@@ -103,6 +112,12 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     if report.bicubic.psnr is not None:
         psnr, ssim = _figure(report.bicubic.psnr, 2), _figure(report.bicubic.ssim, 4)
         yield "bicubic", f"{psnr} dB and {ssim} on the same images"
+    if report.kernel_error is not None:
+        yield (
+            "kernel error",
+            "sum of absolute differences (0 to 2) between the estimated blur kernel and the one "
+            "that an LR image shows beside its bicubic one, mean over the images",
+        )
     yield "MACs", _macs(report)
     if report.latency is not None:
         conditions = report.latency

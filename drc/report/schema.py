@@ -40,6 +40,17 @@ class Quality(_Part):
     ssim: float | None = None
 
 
+class KernelErrors(_Part):
+    """How far the blur kernels that the networks estimate are from what the test images show.
+
+    Sums of absolute differences over the kernel, 0 to 2, means over the test images.
+    """
+
+    before: float
+    pruned: float
+    after: float
+
+
 class Counters(_Part):
     """What counted the costs, and a second count to check them by.
 
@@ -72,6 +83,8 @@ class ImageQuality(_Part):
     psnr_after: float | None = None
     ssim_before: float | None = None
     ssim_after: float | None = None
+    kernel_error_before: float | None = None
+    kernel_error_after: float | None = None
 
 
 class DataUsed(_Part):
@@ -123,6 +136,8 @@ class Report(_Part):
         after: the compressed network, recovered where recovery has run.
         bicubic: quality of plain bicubic enlargement, the baseline.
         pruned_only: quality right after pruning, before recovery.
+        kernel_error: of the estimated blur kernels; None where the network estimates none or they
+            were not measured.
         recovered: whether recovery has run.
         lr_size: height and width of the input for MACs and latency.
         steps: per step of the work, its seconds and what it did.
@@ -141,6 +156,7 @@ class Report(_Part):
     after: Side
     bicubic: Quality = Quality()
     pruned_only: Quality
+    kernel_error: KernelErrors | None = None
     recovered: bool
     lr_size: tuple[int, int]
     counters: Counters

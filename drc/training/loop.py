@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from drc.config import FinetuneSettings
 from drc.errors import ModelError, TrainingError, UsageError
+from drc.models.blind import KernelEstimator, WithKernel
 from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device
@@ -47,10 +48,13 @@ def finetune(
     """Train a network to recover its quality and return the average of its weights.
 
     The loss is `primal * L1(P(x), y) + distill * L1(P(x), teacher(x)) + dual_weight * L1(D(P(x)),
-    x)`, summed over the levels of a pyramid, in the network's own range. Under `torchrun` or
-    `accelerate launch` every process reads the same batches and trains on its share of each, so a
-    batch keeps its size; only the first process writes. On the CPU, one seed gives one result,
-    bit for bit, interrupted and resumed or not.
+    x)`, summed over the levels of a pyramid, in the network's own range. A network that estimates
+    a blur kernel (`drc.models.blind`) also learns that, by `kernel_weight * L1(kernel, target)`,
+    the target being what the LR images, compared with bicubic ones, show of their blur.
+
+    Under `torchrun` or `accelerate launch` every process reads the same batches and trains on its
+    share of each, so a batch keeps its size; only the first process writes. On the CPU, one seed
+    gives one result, bit for bit, interrupted and resumed or not.
 
     Args:
         model: the network; it is not changed. Parameters that need no gradient stay as they are.
@@ -121,6 +125,7 @@ class _Run:
             traits.value_range,
             None if teacher is None else OutputDistillation(teacher, device, self.format),
             self.dual,
+            isinstance(model, KernelEstimator),
         )
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         if not self.parameters:
@@ -137,7 +142,8 @@ class _Run:
 
     def train(self, metrics: MetricsFile, progress: Progress | None) -> None:
         """Do the steps that are left."""
-        wrapped = self.accelerator.prepare_model(self.student)
+        network = WithKernel(self.student) if self.objective.kernel else self.student
+        wrapped = self.accelerator.prepare_model(network)
         if self.settings.train_dual and self.objective.dual is not None:
             self.objective.dual = self.accelerator.prepare_model(self.dual)
         with Interruption() as interruption:

@@ -1,4 +1,4 @@
-"""What recovery minimises: primal, distillation and dual terms, each with its weight."""
+"""What recovery minimises: primal, distillation, dual and kernel terms, each with its weight."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from drc.config import FinetuneSettings
+from drc.data.matlab import downscale
 from drc.errors import UsageError
 from drc.training.distill import OutputDistillation
+from drc.training.kernel_loss import kernel_loss, kernel_target
 from drc.training.losses import Dual, dual_loss, full_precision, primal_loss, pyramid_targets
 
-TERMS = ("loss", "primal", "distill", "dual")
+TERMS = ("loss", "primal", "distill", "dual", "kernel")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,22 +29,27 @@ class Objective:
         value_range: of the network.
         distillation: from the teacher; None without one.
         dual: the dual model, or its wrapper; None without one.
+        kernel: the network gives a blur kernel beside its images, as `WithKernel` does, and the
+            kernel has a weight. The caller says whether the network estimates one.
     """
 
     settings: FinetuneSettings
     value_range: float
     distillation: OutputDistillation | None
     dual: Dual | None
+    kernel: bool = False
 
     def __post_init__(self) -> None:
         if not self.settings.distill:
             self.distillation = None
         if not self.settings.dual_weight:
             self.dual = None
-        if not (self.settings.primal or self.distillation or self.dual):
+        if not self.settings.kernel_weight:
+            self.kernel = False
+        if not (self.settings.primal or self.distillation or self.dual or self.kernel):
             raise UsageError(
-                "every loss is off; set a weight above 0 for primal, distill (with a teacher) "
-                "or dual_weight (with a dual model)"
+                "every loss is off; set a weight above 0 for primal, distill (with a teacher), "
+                "dual_weight (with a dual model) or kernel_weight (with a network for blind SR)"
             )
 
     def __call__(self, model: nn.Module, lr: Tensor, hr: Tensor) -> Tensor:
@@ -53,22 +60,33 @@ class Objective:
 
         Raises:
             ModelError: the network's or the teacher's image has a wrong size.
+            DataError: the LR images are smaller than the blur kernel.
         """
         settings = self.settings
         with self._autocast(lr.device):
-            outputs = full_precision(model(lr))
+            outputs, estimate = model(lr) if self.kernel else (model(lr), None)
+            outputs = full_precision(outputs)
             distill = self.distillation(outputs, lr) if self.distillation else lr.new_zeros(())
         targets = pyramid_targets(outputs, lr, hr, self.value_range)
         primal = primal_loss(outputs, targets)
         dual = dual_loss(self.dual, outputs, lr, targets) if self.dual else lr.new_zeros(())
-        terms = torch.stack((primal, distill, dual))
-        weights = (settings.primal, settings.distill, settings.dual_weight)
-        total = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+        kernel = lr.new_zeros(()) if estimate is None else _kernel_term(estimate, lr, hr)
+        terms = torch.stack((primal, distill, dual, kernel))
+        weights = [settings.primal, settings.distill, settings.dual_weight]
+        if self.kernel:  # else left out: a sum of one more zero may round otherwise
+            weights.append(settings.kernel_weight)
+        total = torch.stack([w * term for w, term in zip(weights, terms, strict=False)]).sum()
         return torch.cat((total[None], terms.detach()))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
         dtype = _AUTOCAST.get(self.settings.amp)
         return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def _kernel_term(estimate: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
+    """The loss of a kernel `(N, 1, k, k)`: that which makes `lr` of plain bicubic images."""
+    clean = downscale(hr, hr.shape[-1] // lr.shape[-1], rounded=False)
+    return kernel_loss(estimate, kernel_target(clean, lr, estimate.shape[-1]))
 
 
 __all__ = ["TERMS", "Objective"]

@@ -14,6 +14,7 @@ from drc.artifacts.atomic import write_bytes
 from drc.artifacts.plan import fingerprint
 from drc.config import FinetuneSettings
 from drc.errors import RunError
+from drc.models.blind import KernelEstimator
 
 SCHEMA_VERSION = 1
 _FORMAT = "drc-training"
@@ -38,7 +39,8 @@ def identify(
     dual: nn.Module | None,
 ) -> dict[str, Any]:
     """What two runs must share for one to continue the other; plain values."""
-    identity = settings.model_dump(exclude=_FREE_SETTINGS)
+    unused = set() if isinstance(model, KernelEstimator) else {"kernel_weight"}
+    identity = settings.model_dump(exclude=_FREE_SETTINGS | unused)
     identity.update(seed=seed, scale=scale)
     networks = {"model": model, "teacher": teacher, "dual": dual}
     for name, network in networks.items():
