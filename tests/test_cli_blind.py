@@ -1,55 +1,74 @@
-"""Blurred training crops, self-ensemble and tiles, by the real commands."""
+"""Blurred training crops, self-ensemble and tiles: one command each, the rest without a process."""
 
 from __future__ import annotations
 
 import json
-import shutil
+from pathlib import Path
 
+import pytest
 import yaml
-from helpers.cli import FinishedRun, TinyWork, assert_one_line, drc
+from helpers.cli import TinyWork, assert_one_line, drc
 
+from drc.cli.launch import new_run, old_run
 from drc.cli.options import overrides
+from drc.cli.stages import run_prune, run_report, run_search
 from drc.config import load_settings
+from drc.errors import UsageError
 
 
-def _with(work: TinyWork, **data: object) -> None:
-    settings = yaml.safe_load(work.config.read_text())
-    settings["data"].update(data)
-    work.config.write_text(yaml.safe_dump(settings))
+def _set(work: TinyWork, **settings: object) -> None:
+    """Change settings of the configuration file; those of `data` one by one."""
+    stored = yaml.safe_load(work.config.read_text())
+    data = {**stored["data"], **settings.pop("data", {})}
+    work.config.write_text(yaml.safe_dump({**stored, **settings, "data": data}))
 
 
-def test_search_on_blurred_crops_says_so(work: TinyWork) -> None:
-    _with(work, degradation="aniso", noise=2)
-    result = drc("search", "--config", work.config, cwd=work.folder)
+def _run(work: TinyWork, *, report: bool = False) -> Path:
+    """A run folder as `drc search` leaves it, or `drc report` before any recovery."""
+    params = {"config": work.config, "output": str(work.folder / "run"), "quiet": True}
+    with new_run("drc search", params) as session:
+        run_search(session)
+        if report:
+            run_prune(session)
+            run_report(session)
+    return work.folder / "run"
+
+
+def _search_facts(run: Path) -> dict[str, str]:
+    return json.loads((run / "steps.json").read_text())["steps"]["search"]
+
+
+def test_search_on_blurred_crops_says_so_and_fits_a_dual_model(work: TinyWork) -> None:
+    _set(work, weights="default", data={"degradation": "aniso", "noise": 2})
+    result = drc("search", "--config", work.config, "--output", "run", cwd=work.folder)
     assert result.returncode == 0, result.stderr
-    (run,) = (work.folder / "runs").iterdir()
-    steps = json.loads((run / "steps.json").read_text())["steps"]
+    facts = _search_facts(work.folder / "run")
     words = "blurred by random anisotropic 31x31 kernels, noise of 2 levels"
-    assert steps["search"]["calibration"].endswith(words)
-    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["degradation"] == "aniso"
+    assert facts["calibration"].endswith(words)
+    assert "one was fitted" in facts["dual"]  # the shipped one is for bicubic images
+    stored = yaml.safe_load((work.folder / "run" / "config.yaml").read_text())
+    assert stored["data"]["degradation"] == "aniso"
 
 
-def test_a_shipped_dual_model_is_not_for_blurred_images(work: TinyWork) -> None:
-    settings = yaml.safe_load(work.config.read_text())
-    work.config.write_text(yaml.safe_dump({**settings, "weights": "default"}))
-    for degradation, words in (("bicubic", "shipped with drc"), ("iso", "one was fitted")):
-        _with(work, degradation=degradation)
-        run = work.folder / degradation
-        result = drc("search", "--config", work.config, "--output", run, cwd=work.folder)
-        assert result.returncode == 0, result.stderr
-        steps = json.loads((run / "steps.json").read_text())["steps"]
-        assert words in steps["search"]["dual"]
+def test_search_on_bicubic_crops_takes_the_shipped_dual_model(work: TinyWork) -> None:
+    _set(work, weights="default")
+    facts = _search_facts(_run(work))
+    assert "shipped with drc" in facts["dual"]
+    assert "blurred" not in facts["calibration"]
 
 
-def test_degradations_that_cannot_be(work: TinyWork) -> None:
-    def search(*parts: str, code: int = 2, **data: object) -> None:
-        _with(work, **data)
-        result = drc("search", "--config", work.config, cwd=work.folder)
-        assert_one_line(result, code, *parts)
-        assert not (work.folder / "runs").exists() or not any((work.folder / "runs").iterdir())
-
-    search("data.noise", "needs data.degradation to be iso or aniso", noise=2)
-    search("data.degradation", "'bicubic', 'iso' or 'aniso'", noise=0, degradation="box")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"noise": 2}, "needs data.degradation to be iso or aniso"),
+        ({"degradation": "box"}, "'bicubic', 'iso' or 'aniso'"),
+    ],
+)
+def test_degradations_that_cannot_be(work: TinyWork, data: dict, message: str) -> None:
+    _set(work, data=data)
+    result = drc("search", "--config", work.config, cwd=work.folder)
+    assert_one_line(result, 2, f"data.{next(iter(data))}", message)
+    assert not (work.folder / "runs").exists()
 
 
 def test_an_option_that_is_not_given_leaves_the_setting_alone() -> None:
@@ -60,10 +79,11 @@ def test_an_option_that_is_not_given_leaves_the_setting_alone() -> None:
     assert (off.self_ensemble, off.tile) == (False, 0)
 
 
-def test_report_with_self_ensemble_and_tiles(finished_run: FinishedRun, tmp_path) -> None:
-    run = shutil.copytree(finished_run.run, tmp_path / "run")
+def test_report_with_self_ensemble_and_tiles(work: TinyWork) -> None:
+    run = _run(work, report=True)
     before = json.loads((run / "report.json").read_text())
-    result = drc("report", "--run", run, "--self-ensemble", "--tile", "64", "--json", cwd=tmp_path)
+    options = ("--run", run, "--self-ensemble", "--tile", "64", "--json")
+    result = drc("report", *options, cwd=work.folder)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["data"]["test"] == (
@@ -73,5 +93,9 @@ def test_report_with_self_ensemble_and_tiles(finished_run: FinishedRun, tmp_path
     assert report["before"]["macs"] == before["before"]["macs"]
     stored = yaml.safe_load((run / "config.yaml").read_text())["report"]
     assert (stored["self_ensemble"], stored["tile"]) == (True, 64)
-    wrong = drc("report", "--run", run, "--tile", "20", cwd=tmp_path)
-    assert_one_line(wrong, 2, "a tile of 20 has no room", "at least 64")
+    with (
+        pytest.raises(UsageError, match=r"a tile of 20 has no room .*at least 64"),
+        old_run("drc report", {"run": run, "tile": 20, "quiet": True}),
+    ):
+        pass
+    assert yaml.safe_load((run / "config.yaml").read_text())["report"] == stored

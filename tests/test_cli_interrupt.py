@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.cli import DRC, assert_one_line, drc
+from helpers.cli import assert_one_line, drc, interrupt
 
 LONG = "24"  # recovery steps: enough to be caught in the middle
-
-
-def _interrupt(
-    arguments: list[str | Path], cwd: Path, ready: Callable[[], bool]
-) -> subprocess.CompletedProcess[str]:
-    """Start `drc arguments` and press Ctrl-C once `ready` returns True."""
-    with (
-        (cwd / "stdout").open("w+") as stdout,
-        (cwd / "stderr").open("w+") as stderr,
-        subprocess.Popen(
-            [*DRC, *map(str, arguments)],
-            cwd=cwd,
-            stdout=stdout,
-            stderr=stderr,
-            # A shell that starts the tests in the background has them ignore Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process,
-    ):
-        deadline = time.monotonic() + 120
-        while not ready():
-            assert process.poll() is None, (cwd / "stderr").read_text()
-            assert time.monotonic() < deadline, "the command never got there"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        code = process.wait(60)
-    texts = ((cwd / name).read_text() for name in ("stdout", "stderr"))
-    return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def _logged(cwd: Path, text: str) -> Callable[[], bool]:
@@ -61,7 +31,7 @@ def test_recovery_goes_on_as_if_it_had_never_stopped(finished_run, tmp_path):
     assert result.returncode == 0, result.stderr
 
     arguments = ["finetune", "--run", stopped, "--steps", LONG]
-    result = _interrupt(arguments, tmp_path, _steps_done(stopped, 3))
+    result = interrupt(arguments, tmp_path, _steps_done(stopped, 3))
     resume = f"drc finetune --resume --run {stopped}"
     assert_one_line(result, 130, resume, start="interrupted during finetune")
     assert not (stopped / "finetuned.safetensors").exists()
@@ -83,7 +53,7 @@ def test_compress_resumes_the_step_that_was_stopped(work, step):
     options = ["--config", work.config, "--steps", LONG]
     ready = _steps_done(run, 3) if step == "finetune" else _logged(work.folder, "search ...")
     start = ["compress", *options, "--output", run]
-    result = _interrupt(start, work.folder, ready)
+    result = interrupt(start, work.folder, ready)
     assert_one_line(result, 130, "compress --resume --run", start=f"interrupted during {step}")
     assert (run / "plan.yaml").exists() == (step == "finetune")
     result = drc("compress", "--resume", "--run", run, "--ratio", "0.5", cwd=work.folder)
@@ -101,7 +71,7 @@ def test_a_short_step_is_simply_run_again(finished_run, tmp_path, step):
         for name in ("finetuned.safetensors", "last.ckpt"):
             (run / name).unlink()
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix != ".json"}
-    result = _interrupt([step, "--run", run], tmp_path, _logged(tmp_path, f"{step} ..."))
+    result = interrupt([step, "--run", run], tmp_path, _logged(tmp_path, f"{step} ..."))
     assert_one_line(result, 130, f"drc {step} --run {run}", start=f"interrupted during {step}")
     for name in ("plan.yaml", "pruned.safetensors", "dual.safetensors"):
         assert (run / name).read_bytes() == before[name]

@@ -84,4 +84,4 @@ def test_models_lists_names_scales_and_weights(tmp_path):
     assert found["drn_tiny", 4] == "shipped"
     assert found["drn_s", 8].endswith("DRNS8x.pt")
     text = drc("models", cwd=tmp_path).stdout
-    assert len(text.splitlines()) == len(lines)
+    assert len(text.splitlines()) == len(lines) + 1  # a line of headings

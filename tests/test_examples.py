@@ -14,6 +14,12 @@ SCRIPTS = sorted(p for p in (ROOT / "examples").iterdir() if p.suffix in (".py",
 
 # What a script prints when it has done what it is for; every script has an entry.
 PRINTS = {
+    "blind_test_set.py": (
+        "8 images, blurred",
+        "(31, 31), sum 1.000",
+        "blurred LR, drn_tiny",
+        "after 2 steps",
+    ),
     "command_line.sh": ("plan.yaml", "params after", "after recovery", "report.json"),
     "compress_from_python.py": ("parameters: 384,361 -> ", "loaded network gives", "image: True"),
     "compress_your_own_network.py": ("blocks.0.0: ", "restored network gives", "image: True"),

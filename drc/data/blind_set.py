@@ -17,10 +17,15 @@ from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs, load_hr
 from drc.data.images import write_image
 from drc.errors import DataError, RunError
+from drc.runtime import Progress
 
 
 def build_blind_set(
-    hr_folder: Path | str, out_folder: Path | str, degradation: Degradation, seed: int = 0
+    hr_folder: Path | str,
+    out_folder: Path | str,
+    degradation: Degradation,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> list[ImagePair]:
     """Degrade every image of a folder by a kernel of its own, and store kernels and images.
 
@@ -36,6 +41,7 @@ def build_blind_set(
         out_folder: a new folder, which appears once it is complete.
         degradation: how kernels are drawn; its scale is that of the set.
         seed: any integer.
+        progress: told after every image.
 
     Returns:
         The pairs of the new set, as `find_pairs` lists them.
@@ -57,6 +63,8 @@ def build_blind_set(
             write_image(folder / f"lr_x{scale}" / f"im_{number}.png", lr)
             with atomic_write(folder / f"gt_k_x{scale}" / f"kernel_{number}.npz") as path:
                 np.savez(path, kernel=kernel.numpy(), source=np.array(pair.hr.name))
+            if progress is not None:
+                progress("images", number, len(pairs), {})
     return find_pairs(out_folder, scale, "test")
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,33 @@ def drc(
         text=True,
         timeout=timeout,
     )
+
+
+def interrupt(
+    arguments: list[str | Path], cwd: Path, ready: Callable[[], bool]
+) -> subprocess.CompletedProcess[str]:
+    """Start `drc arguments` and press Ctrl-C once `ready` returns True."""
+    with (
+        (cwd / "stdout").open("w+") as stdout,
+        (cwd / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            [*DRC, *map(str, arguments)],
+            cwd=cwd,
+            stdout=stdout,
+            stderr=stderr,
+            # A shell that starts the tests in the background has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process,
+    ):
+        deadline = time.monotonic() + 120
+        while not ready():
+            assert process.poll() is None, (cwd / "stderr").read_text()
+            assert time.monotonic() < deadline, "the command never got there"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+    texts = ((cwd / name).read_text() for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def assert_one_line(
