@@ -21,7 +21,7 @@ from drc.errors import RunError
 from drc.importance.base import Calibration
 from drc.models.dual import AnyDual
 from drc.models.registry import get_preset
-from drc.models.weights import holds_dual, load_dual, locate_dual
+from drc.models.weights import dual_in, load_dual, locate_dual
 from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
@@ -221,8 +221,8 @@ def _dual(session: Session, facts: dict[str, Any], weight: float) -> AnyDual | N
     if settings.dual is not None:
         dual = load_dual(settings.dual, traits.scale, traits.channels)
         words = settings.dual
-    elif given is not None and holds_dual(given):
-        dual, words = load_dual(given, traits.scale, traits.channels), "in the weights file"
+    elif given is not None and (inside := dual_in(given, traits.scale, traits.channels)):
+        dual, words = inside, "in the weights file"
     elif shipped is not None:
         dual, words = load_dual(shipped, traits.scale), "shipped with drc"
     else:

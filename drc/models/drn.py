@@ -11,27 +11,11 @@ from torch.nn import functional as F
 
 from drc.errors import UsageError
 from drc.models.dual import DownStep
-from drc.models.layers import ChannelAttention, MeanShift, check_widths, conv3x3
+from drc.models.layers import MeanShift, attention_block, check_widths, conv3x3
 from drc.models.registry import Preset, WeightsFile, published_widths, register
 
 _RELEASE = "https://github.com/guoyongcs/DRN/releases/download/v0.1/"
 _PRUNED_RELEASE = "https://github.com/guoyongcs/DRC/releases/download/v1.1/"
-
-
-class ResidualBlock(nn.Module):
-    """Residual channel-attention block; `width` is the number of channels between its convs."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv3x3(channels, width),
-            nn.ReLU(inplace=True),
-            conv3x3(width, channels),
-            ChannelAttention(channels, channels // 16),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
 
 
 class DRN(nn.Module):
@@ -77,7 +61,9 @@ class DRN(nn.Module):
         )
         self.up_blocks = nn.ModuleList()
         for channels, outputs in _level_channels(n_feats, self.levels):
-            blocks = [ResidualBlock(channels, next(chosen)) for _ in range(n_resblocks)]
+            blocks = [
+                attention_block(channels, next(chosen), channels // 16) for _ in range(n_resblocks)
+            ]
             width = next(chosen)
             upsampler = nn.Sequential(conv3x3(channels, 4 * width), nn.PixelShuffle(2))
             self.up_blocks.append(nn.Sequential(*blocks, upsampler, nn.Conv2d(width, outputs, 1)))

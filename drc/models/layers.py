@@ -62,6 +62,17 @@ class Residual(nn.Module):
         return torch.add(x, self.body(x), alpha=self.factor)
 
 
+def attention_block(channels: int, width: int, squeezed: int) -> Residual:
+    """Residual channel-attention block of RCAN and DRN: `width` channels between its convolutions,
+    `squeezed` inside the attention."""
+    return Residual(
+        conv3x3(channels, width),
+        nn.ReLU(inplace=True),
+        conv3x3(width, channels),
+        ChannelAttention(channels, squeezed),
+    )
+
+
 class HeadBodyTail(nn.Module):
     """The frame of EDSR and RCAN: head convolution, body around a skip, upsampling tail.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from drc.errors import UsageError
-from drc.models.layers import ChannelAttention, HeadBodyTail, Residual, conv3x3
+from drc.models.layers import HeadBodyTail, Residual, attention_block, conv3x3
 from drc.models.registry import Preset, register
 
 
@@ -39,21 +37,15 @@ class RCAN(HeadBodyTail):
             raise UsageError(f"reduction is {reduction}; for {n_feats} channels use 1 to {n_feats}")
         groups = [
             Residual(
-                *(_block(n_feats, n_feats // reduction) for _ in range(n_resblocks)),
+                *(
+                    attention_block(n_feats, n_feats, n_feats // reduction)
+                    for _ in range(n_resblocks)
+                ),
                 conv3x3(n_feats, n_feats),
             )
             for _ in range(n_resgroups)
         ]
         super().__init__(groups, n_feats, scale, value_range)
-
-
-def _block(channels: int, squeezed: int) -> nn.Module:
-    return Residual(
-        conv3x3(channels, channels),
-        nn.ReLU(inplace=True),
-        conv3x3(channels, channels),
-        ChannelAttention(channels, squeezed),
-    )
 
 
 register(

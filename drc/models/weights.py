@@ -92,10 +92,11 @@ def create_model(
         load_weights(model, path)
     if not dual:
         return model
-    dual_path = locate_dual(preset, scale) if default else None
-    if dual_path is None and path is not None and holds_dual(path):
-        dual_path = path
-    return model, preset.dual(scale).eval() if dual_path is None else load_dual(dual_path, scale)
+    shipped = locate_dual(preset, scale) if default else None
+    if shipped is not None:
+        return model, load_dual(shipped, scale)
+    its_own = dual_in(path, scale) if path is not None else None
+    return model, preset.dual(scale).eval() if its_own is None else its_own
 
 
 def locate(
@@ -195,16 +196,15 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(state)
 
 
-def holds_dual(path: Path | str) -> bool:
-    """Whether a network's checkpoint holds its dual model too.
+def dual_in(path: Path | str, scale: int, channels: int = 3) -> AnyDual | None:
+    """The dual model that a network's checkpoint holds besides, or None.
 
     Raises:
-        WeightsError: as `read_file`.
+        WeightsError: as `load_dual`.
     """
     content = read_file(Path(path))
-    if not isinstance(content, Mapping):
-        return False
-    return any(name.startswith(PREFIX) for name in state_dict_of(content, path))
+    state = _inside(state_dict_of(content, path)) if isinstance(content, Mapping) else {}
+    return _dual_of(state, path, scale, channels) if state else None
 
 
 def load_dual(path: Path | str, scale: int, channels: int = 3) -> AnyDual:
@@ -230,8 +230,16 @@ def load_dual(path: Path | str, scale: int, channels: int = 3) -> AnyDual:
         }
     else:
         state = state_dict_of(content, path)
-        inside = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-        state = inside or state
+        state = _inside(state) or state
+    return _dual_of(state, path, scale, channels)
+
+
+def _inside(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to the dual model in a checkpoint of both networks."""
+    return {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+
+
+def _dual_of(state: Mapping[str, Tensor], path: Path | str, scale: int, channels: int) -> AnyDual:
     dual = _empty_dual(state, scale, channels)
     if dual is None:
         raise WeightsError(f"{path} holds no dual model; its names begin {list(state)[:1]}")
@@ -308,7 +316,7 @@ def _packaged(filename: str) -> Path:
 
 __all__ = [
     "create_model",
-    "holds_dual",
+    "dual_in",
     "load_dual",
     "load_weights",
     "locate",

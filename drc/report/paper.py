@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,11 @@ def measure(
         raise UsageError(f"the table has no {unknown[0]}; it has {', '.join(sorted(known))}")
     if data is not None and not Path(data).is_dir():
         raise DataError(f"{data}: no such folder")
+    way = inference or Inference()
     for entry in entries:
         if only is not None and entry.model not in only:
             continue
         file = given.get(_key(entry), given.get(entry.model))
-        way = inference or Inference()
         yield entry, _measure(entry, data, file, device, way, progress)
 
 
@@ -134,15 +134,15 @@ def _measure(
     cost = complexity(model)
     found = Measured(cost.params, cost.macs, cost.counter)
     if data is None:
-        return _without(found, "no test data were given (--data)")
+        return replace(found, problem="no test data were given (--data)")
     sets = _test_sets(Path(data), entry)
     if not sets:
-        return _without(found, f"{data} holds no {entry.data} for x{entry.scale}")
+        return replace(found, problem=f"{data} holds no {entry.data} for x{entry.scale}")
     try:
         path = locate(get_preset(entry.model), entry.scale, file or "default", progress)
         model = create_model(entry.model, entry.scale, weights=path)
     except DrcError as error:
-        return _without(found, str(error))
+        return replace(found, problem=str(error))
     return _with_quality(found, model, str(path), sets, device, inference, progress)
 
 
@@ -164,11 +164,7 @@ def _with_quality(
             quality[name] = (result.psnr, result.ssim)
         except DrcError as error:
             problem = str(error)
-    return Measured(found.params, found.macs, found.counter, path, quality, problem)
-
-
-def _without(found: Measured, problem: str) -> Measured:
-    return Measured(found.params, found.macs, found.counter, problem=problem)
+    return replace(found, weights=path, quality=quality, problem=problem)
 
 
 def _test_sets(root: Path, entry: Published) -> dict[str, list[ImagePair]]:
