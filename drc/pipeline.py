@@ -98,6 +98,7 @@ def plan_widths(
         limit=limit,
         options=[width_options(g, settings.round_to, settings.min_width) for g in graph.groups],
         what="MACs" if macs else "parameters",
+        settings=settings,
     )
     widths = solve(settings.strategy, problem)
     predicted = cost(widths)
@@ -141,8 +142,9 @@ def cut_by_plan(
     """
     check_plan(model, plan)
     _check_groups(calibration.graph, plan)
+    calibration.widths = {name: width.keep for name, width in plan.groups.items()}
     scores = score(importance, calibration)
-    keep = keep_best(scores, {name: width.keep for name, width in plan.groups.items()})
+    keep = keep_best(scores, calibration.widths)
     image = example_input(calibration.model, get_traits(model).channels)
     check(calibration.model, calibration.graph, keep, image)
     return cut(model, calibration.graph, keep).eval()

@@ -35,6 +35,8 @@ class Calibration:
         dual_weight: lambda.
         seed: for criteria that draw numbers.
         progress: told about every crop.
+        widths: how many atoms of each group will stay, where that is decided already.
+        crop_passes: crops that went forward and backward so far; whoever sends them adds them.
     """
 
     model: nn.Module
@@ -45,6 +47,8 @@ class Calibration:
     dual_weight: float = 0.1
     seed: int = 0
     progress: Progress | None = None
+    widths: dict[str, int] | None = None
+    crop_passes: int = 0
     cache: dict[str, Scores] = field(default_factory=dict, repr=False)
 
     @property

@@ -55,6 +55,7 @@ def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
             with eval_mode(model):
                 loss = _loss(calibration, lr, hr)
                 found = torch.autograd.grad(loss, tensors, allow_unused=True)
+            calibration.crop_passes += 1
             pulls = _pulls(needed, tensors, found, readers)
             yield [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
             if calibration.progress:

@@ -6,11 +6,12 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 
+from drc.config import SearchSettings
 from drc.errors import BudgetError, UsageError, unknown_name
 from drc.graph.cost import CostModel
 from drc.graph.groups import Group
@@ -30,6 +31,7 @@ class Problem:
         limit: the cost allowed.
         options: per group, in graph order, the widths it may take, ascending; the last is dense.
         what: the unit of the budget, for messages: "parameters" or "MACs".
+        settings: of the search, for strategies that have some of their own.
     """
 
     calibration: Calibration
@@ -37,6 +39,7 @@ class Problem:
     limit: int
     options: list[np.ndarray]
     what: str = "parameters"
+    settings: SearchSettings = field(default_factory=SearchSettings)
 
     @property
     def dense(self) -> np.ndarray:
