@@ -82,7 +82,7 @@ def cut(
         ModelError: an unknown group, an index out of range, or a group left empty.
     """
     gone = removed(graph, keep)
-    step = Cut(_kept(graph, gone), rules_at(graph.calls, graph.alive(gone)))
+    step = Cut(kept_indices(graph, gone), rules_at(graph.calls, graph.alive(gone)))
     small = twin_of(model)
     apply_cut(small, step)
     _take_own(small, {id(parameter) for parameter in model.parameters()}, dtype)
@@ -229,7 +229,8 @@ def _follow_convolution(module: nn.modules.conv._ConvNd) -> None:
         module.out_channels, module.in_channels = first, second * module.groups
 
 
-def _kept(graph: ChannelGraph, gone: Removed) -> dict[str, dict[int, list[int]]]:
+def kept_indices(graph: ChannelGraph, gone: Removed) -> dict[str, dict[int, list[int]]]:
+    """What stays of every tensor that loses something: name -> dimension -> indices."""
     return {
         name: {
             dim: [i for i in range(graph.sizes[name, dim]) if i not in indices]

@@ -6,11 +6,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from torch import Tensor, nn
 
+from drc.config import PruneSettings
 from drc.errors import UsageError, unknown_name
 from drc.graph.groups import ChannelGraph
 from drc.models.dual import AnyDual
@@ -37,6 +38,7 @@ class Calibration:
         progress: told about every crop.
         widths: how many atoms of each group will stay, where that is decided already.
         crop_passes: crops that went forward and backward so far; whoever sends them adds them.
+        settings: of the ranking, for criteria that have some of their own.
     """
 
     model: nn.Module
@@ -49,9 +51,10 @@ class Calibration:
     progress: Progress | None = None
     widths: dict[str, int] | None = None
     crop_passes: int = 0
+    settings: PruneSettings = field(default_factory=PruneSettings)
     cache: dict[str, Scores] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def value_range(self) -> float:
         return get_traits(self.model).value_range
 
@@ -63,13 +66,26 @@ _CRITERIA: dict[str, Criterion] = {}
 DATA_FREE: set[str] = set()
 """Names of the criteria that look at no images."""
 
+BY_WIDTHS: set[str] = set()
+"""Names of the criteria whose scores depend on how many atoms will stay."""
 
-def register(name: str, data_free: bool = False) -> Callable[[Criterion], Criterion]:
-    """Register the decorated criterion under the name users type."""
+
+def register(
+    name: str, data_free: bool = False, by_widths: bool = False
+) -> Callable[[Criterion], Criterion]:
+    """Register the decorated criterion under the name users type.
+
+    Args:
+        name: that name.
+        data_free: it looks at no images.
+        by_widths: its scores depend on `calibration.widths`.
+    """
 
     def add(criterion: Criterion) -> Criterion:
         if data_free:
             DATA_FREE.add(name)
+        if by_widths:
+            BY_WIDTHS.add(name)
         if name in _CRITERIA:
             raise ValueError(f"a criterion named {name!r} is already registered")
         _CRITERIA[name] = criterion
@@ -94,20 +110,23 @@ def get_criterion(name: str) -> Criterion:
 def score(name: str, calibration: Calibration) -> Scores:
     """Score every atom of every group by the named criterion, once per calibration.
 
+    A criterion that depends on the widths is asked once for each.
+
     Raises:
         UsageError: no such criterion.
     """
     criterion = get_criterion(name)
-    if name not in calibration.cache:
-        calibration.cache[name] = criterion(calibration)
+    place = f"{name} {calibration.widths}" if name in BY_WIDTHS else name
+    if place not in calibration.cache:
+        calibration.cache[place] = criterion(calibration)
         for group in calibration.graph.groups:
-            found = np.shape(calibration.cache[name].get(group.name, ()))
+            found = np.shape(calibration.cache[place].get(group.name, ()))
             if found != (group.blocks, group.size):
                 raise UsageError(
                     f"the importance criterion {name} gives scores of shape {found} for group "
                     f"{group.name}; it has {group.blocks} blocks of {group.size} channels"
                 )
-    return calibration.cache[name]
+    return calibration.cache[place]
 
 
 def keep_best(scores: Scores, widths: dict[str, int]) -> dict[str, list[list[int]]]:

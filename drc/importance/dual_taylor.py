@@ -9,35 +9,52 @@ channel scales the input slices of all layers that read it, so dL/dgate = sum of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drc.errors import TrainingError
+from drc.errors import DataError, TrainingError
 from drc.graph.groups import Group, Slice
 from drc.importance.base import Calibration, Scores, register
 from drc.runtime import eval_mode
-from drc.training.losses import dual_regression_loss
+from drc.training.losses import Outputs, dual_regression_loss
+
+Objective = Callable[[Calibration, Outputs, Tensor, Tensor], Tensor]
 
 
 @register("dual_taylor")
 def dual_taylor(calibration: Calibration) -> Scores:
     """Mean over single crops of the squared gate gradient, in squared units of the loss."""
+    return mean_gate_power(calibration, 2)
+
+
+def mean_gate_power(calibration: Calibration, power: int) -> Scores:
+    """Mean over the calibration crops, one by one, of |dL/dgate| to a power."""
     groups = calibration.graph.groups
     totals = {group.name: np.zeros((group.blocks, group.size)) for group in groups}
     count = 0
     for gradients in gate_gradients(calibration):
         for group, gradient in zip(groups, gradients, strict=True):
-            totals[group.name] += gradient**2
+            totals[group.name] += np.abs(gradient) ** power
         count += 1
     return {name: total / max(1, count) for name, total in totals.items()}
 
 
-def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
+def gate_gradients(
+    calibration: Calibration,
+    gates: list[list[Slice]] | None = None,
+    objective: Objective | None = None,
+) -> Iterator[list[np.ndarray]]:
     """For each calibration crop, dL/dgate of every channel: `(blocks, atoms)` per group.
+
+    Args:
+        calibration: network, groups and data.
+        gates: per group, the slices that carry its gates; None for those of `gate_slices`.
+        objective: what to derive, as `objective(calibration, outputs, lr, hr)`; None for the dual
+            regression loss.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -45,16 +62,19 @@ def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
     model, groups = calibration.model, calibration.graph.groups
     required = {name: p.requires_grad for name, p in model.named_parameters()}
     parameters = dict(model.named_parameters())
-    readers = [gate_slices(group) for group in groups]
+    readers = gates or [gate_slices(group) for group in groups]
     needed = sorted({part.tensor for slices in readers for part in slices} & parameters.keys())
     tensors = [parameters[name] for name in needed]
     try:
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in needed)
         for done, (lr, hr) in enumerate(single_crops(calibration)):
+            # Through the image everything is reached, also what only hooks ask for.
+            image = lr.clone().requires_grad_()
             with eval_mode(model):
-                loss = _loss(calibration, lr, hr)
-                found = torch.autograd.grad(loss, tensors, allow_unused=True)
+                outputs = calibration.model(image.clone())
+                loss = (objective or regression_loss)(calibration, outputs, lr, hr)
+                *found, _ = torch.autograd.grad(loss, [*tensors, image], allow_unused=True)
             calibration.crop_passes += 1
             pulls = _pulls(needed, tensors, found, readers)
             yield [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
@@ -65,9 +85,14 @@ def gate_gradients(calibration: Calibration) -> Iterator[list[np.ndarray]]:
             parameter.requires_grad_(required[name])
 
 
-def _loss(calibration: Calibration, lr: Tensor, hr: Tensor) -> Tensor:
+def regression_loss(calibration: Calibration, outputs: Outputs, lr: Tensor, hr: Tensor) -> Tensor:
+    """The dual regression loss of a network's images, as the calibration weighs it.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
     loss = dual_regression_loss(
-        calibration.model(lr),
+        outputs,
         lr,
         hr,
         calibration.dual,
@@ -100,18 +125,27 @@ def _in_block(part: Slice, block: int) -> Slice:
 
 
 def single_crops(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
-    """The calibration crops one by one, `(1, C, h, w)`, going round the data when it is short."""
-    crops = (
-        (lr[i : i + 1], hr[i : i + 1])
-        for _ in itertools.count()
-        for lr, hr in calibration.batches
-        for i in range(len(lr))
-    )
-    return itertools.islice(crops, calibration.patches)
+    """The calibration crops one by one, `(1, C, h, w)`, going round the data when it is short.
+
+    Raises:
+        DataError: there are none.
+    """
+    return itertools.islice(_endless(calibration), calibration.patches)
+
+
+def _endless(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        empty = True
+        for lr, hr in calibration.batches:
+            for i in range(len(lr)):
+                empty = False
+                yield lr[i : i + 1], hr[i : i + 1]
+        if empty:
+            raise DataError("the loader gives no batches; calibration needs images")
 
 
 def _pulls(
-    names: list[str], tensors: list[nn.Parameter], gradients: tuple, readers: list[list[Slice]]
+    names: list[str], tensors: list[nn.Parameter], gradients: list, readers: list[list[Slice]]
 ) -> dict[tuple[str, int], np.ndarray]:
     """sum of w * dL/dw for every index of every dimension that some gate uses."""
     products = {

@@ -1,0 +1,156 @@
+"""What one pass over the calibration data tells of every layer: second moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drc.errors import TrainingError
+from drc.graph.groups import Slice
+from drc.graph.readers import LinearMap, columns_at, linear_maps, places, rows_at
+from drc.importance.base import Calibration
+from drc.importance.dual_taylor import gate_gradients, gate_slices
+from drc.models.traits import sr_images
+from drc.training.losses import Outputs
+
+PLACES = 128
+"""Places of a layer's output that are looked at in every crop."""
+
+
+@dataclass
+class LayerMoments:
+    """Second moments of one layer, over crops and places.
+
+    Attributes:
+        columns: of what it reads, `(n + 1, n + 1)` float64; the last column is the constant 1.
+        gradients: of the gradient of a `_Probe` at its output, `(outputs, outputs)` float64, summed
+            over the places of a crop.
+        looks: places seen so far.
+        crops: crops seen so far.
+    """
+
+    columns: Tensor
+    gradients: Tensor
+    looks: int = 0
+    crops: int = 0
+
+
+@dataclass
+class Moments:
+    """Of all layers that read channels, and of the gates of channels read otherwise.
+
+    Attributes:
+        layers: by name of the layer.
+        gates: per group, in graph order, the second moments of gate gradients over crops,
+            `(blocks, atoms, atoms)`.
+    """
+
+    layers: dict[str, LayerMoments] = field(default_factory=dict)
+    gates: list[np.ndarray] = field(default_factory=list)
+
+
+def collect(calibration: Calibration) -> Moments:
+    """Second moments, from one pass over the crops.
+
+    Raises:
+        TrainingError: the network's images are not finite.
+    """
+    groups = calibration.graph.groups
+    layers = linear_maps(calibration.model)
+    read = {reader_of(part, layers) for group in groups for part in group.slices} - {None}
+    chosen = {name: layers[name] for name in sorted(n for n in read if n)}
+    others = [[p for p in gate_slices(g) if reader_of(p, layers) is None] for g in groups]
+    moments = Moments(gates=[np.zeros((g.blocks, g.size, g.size)) for g in groups])
+    count = 0
+    with _watching(chosen, moments, calibration.seed):
+        for gradients in gate_gradients(calibration, others, _Probe(calibration.seed)):
+            for total, gradient in zip(moments.gates, gradients, strict=True):
+                total += gradient[:, :, None] * gradient[:, None, :]
+            count += 1
+    for total in moments.gates:
+        total /= max(1, count)
+    for layer in moments.layers.values():
+        layer.columns /= layer.looks
+        layer.gradients /= layer.crops
+    return moments
+
+
+def reader_of(part: Slice, layers: dict[str, LinearMap]) -> str | None:
+    """The layer whose weight reads channels here, if it is one of `layers`."""
+    name, _, leaf = part.tensor.rpartition(".")
+    return name if part.read and part.dim == 1 and leaf == "weight" and name in layers else None
+
+
+@contextmanager
+def _watching(layers: dict[str, LinearMap], moments: Moments, seed: int) -> Iterator[None]:
+    generator = torch.Generator().manual_seed(seed)
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            look = _Look(layer, generator)
+            moments.layers[name] = look.found
+            stack.callback(layer.register_forward_hook(look).remove)
+        yield
+    for name in [name for name, found in moments.layers.items() if not found.looks]:
+        del moments.layers[name]  # the forward does not use it
+
+
+class _Look:
+    """A forward hook that adds what it sees of one layer to its moments."""
+
+    def __init__(self, layer: LinearMap, generator: torch.Generator) -> None:
+        self.layer, self.generator = layer, generator
+        outputs, width = layer.weight.shape[0], layer.weight[0].numel() + 1
+        self.found = LayerMoments(
+            torch.zeros(width, width, dtype=torch.float64),
+            torch.zeros(outputs, outputs, dtype=torch.float64),
+        )
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not output.requires_grad:
+            return
+        where = places(output, self.layer, PLACES, self.generator)
+        columns = columns_at(self.layer, inputs[0].detach(), where).flatten(1)
+        columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
+        self.found.columns += (columns.T @ columns).double().cpu()
+        self.found.looks += len(columns)
+        self.found.crops += 1
+        share = output.numel() // len(self.found.gradients) / len(where)
+
+        def backward(gradient: Tensor) -> None:
+            rows = rows_at(gradient, self.layer, where)
+            self.found.gradients += (rows.T @ rows).double().cpu() * share
+
+        output.register_hook(backward)
+
+
+class _Probe:
+    """A random direction in which to look at the SR image and at its way back down.
+
+    The mean square of the gradient of this sum of randomly signed pixels is, on average over the
+    signs, the curvature (Gauss-Newton) of `mse(P(x), .) + lambda * mse(D(P(x)), .)`. Unlike that
+    of the loss itself it does not depend on how wrong the network is, nor on the images that
+    only training asks of a pyramid.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self, calibration: Calibration, outputs: Outputs, lr: Tensor, hr: Tensor
+    ) -> Tensor:
+        total = self._signed(sr_images(outputs, hr.shape[1])[-1])
+        if calibration.dual is not None and calibration.dual_weight:
+            down = calibration.dual(outputs)[-1]
+            total = total + calibration.dual_weight**0.5 * self._signed(down)
+        if not torch.isfinite(total):
+            raise TrainingError("the network's images are not finite on the calibration data")
+        return total
+
+    def _signed(self, image: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, image.shape, generator=self.generator).to(image) * 2 - 1
+        return (image * signs).sum() / image.numel() ** 0.5

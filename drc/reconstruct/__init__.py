@@ -1,0 +1,1 @@
+"""Closed-form repair of a cut network, before any training."""
