@@ -22,6 +22,9 @@ from drc.strategies.allocate import width_losses
 from drc.strategies.allocation import knapsack
 from drc.strategies.base import TOLERANCE, Problem, list_strategies, solve, width_options
 
+ALLOCATORS = [name for name in list_strategies() if name != "dual_darts"]
+"""Those that need no images beside the scores."""
+
 
 def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) -> Problem:
     """A problem whose scores are drawn, not measured, so that only the allocation is tested."""
@@ -30,7 +33,7 @@ def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) ->
     scores = {
         g.name: rng.exponential(rng.uniform(0.1, 3), (g.blocks, g.size)) for g in graph.groups
     }
-    calibration = Calibration(model, graph, [], cache={"dual_taylor": scores})
+    calibration = Calibration(model, graph, [], cache={"dual_obs": scores})
     cost = CostModel(graph, model)
     limit = int(cost(cost.dense) * (1 - ratio))
     options = [width_options(g, round_to, round_to) for g in graph.groups]
@@ -106,7 +109,7 @@ def test_knapsack_equals_brute_force(seed: int) -> None:
     assert sum(x[i] for x, i in zip(losses, chosen, strict=True)) == pytest.approx(best)
 
 
-@pytest.mark.parametrize("strategy", list_strategies())
+@pytest.mark.parametrize("strategy", ALLOCATORS)
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5, 0.7])
 def test_budgets_are_met_within_one_percent(strategy: str, ratio: float) -> None:
     problem = problem_for(build("drn_tiny"), ratio, seed=1, round_to=4)
@@ -116,7 +119,7 @@ def test_budgets_are_met_within_one_percent(strategy: str, ratio: float) -> None
         assert width in option, name
 
 
-@pytest.mark.parametrize("strategy", list_strategies())
+@pytest.mark.parametrize("strategy", ALLOCATORS)
 def test_same_problem_same_plan(strategy: str) -> None:
     plans = [solve(strategy, problem_for(Residual().eval(), 0.4, 3)) for _ in range(2)]
     assert plans[0] == plans[1]
@@ -129,6 +132,19 @@ def test_uniform_keeps_the_same_share_everywhere() -> None:
         widths[n] / s for n, s in zip(problem.cost.names, problem.dense, strict=True) if s >= 32
     ]
     assert max(shares) - min(shares) <= 8 / 32
+
+
+@pytest.mark.parametrize(("ratio", "streams_stay"), [(0.5, True), (0.9, False)])
+def test_uniform_inner_spares_the_streams_while_it_can(ratio: float, streams_stay: bool) -> None:
+    problem = problem_for(build("drn_tiny"), ratio, seed=0, round_to=4)
+    widths = np.asarray(list(solve("uniform_inner", problem).values()))
+    streams = problem.cost.meeting_groups()
+    assert len(streams) > 0
+    assert (widths[streams] == problem.dense[streams]).all() == streams_stay
+    inner = np.setdiff1d(np.flatnonzero(problem.dense >= 32), streams)
+    shares = widths[inner] / problem.dense[inner]
+    assert shares.max() - shares.min() <= 8 / 32
+    assert problem.cost(widths) <= problem.limit
 
 
 def test_an_unreachable_budget_says_what_can_be_reached() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,12 @@ from drc.evaluation.inference import borrowed, on_image
 from drc.runtime import Progress, resolve_device
 
 _WARM_UP = 2
+
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
+Pass = Callable[[], Any]
+"""Runs a network once."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +60,111 @@ def latency(
     Raises:
         UsageError: no runs, or the device does not exist.
     """
-    if runs < 1:
-        raise UsageError(f"latency needs at least 1 run, got {runs}")
     place = resolve_device(device)
-    height, width = int(lr_size[0]), int(lr_size[1])
-    images: dict[str, Tensor] = {}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    with ExitStack() as stack:
-        for name, model in models.items():
-            stack.enter_context(borrowed(model, place))
-            images[name] = on_image(model, (height, width), place, partial(_warmed_up, model))
-        for run in range(runs):
-            order = list(models)[:: -1 if run % 2 else 1]
-            for name in order:
-                times[name].append(_forward_ms(models[name], images[name]))
-            if progress is not None:
-                progress("latency", run + 1, runs, {})
+    size = int(lr_size[0]), int(lr_size[1])
+    times = pass_times(models, size, runs=runs, device=place, progress=progress)
     return {
-        name: Latency(median(values), runs, (height, width), _name(place), torch.get_num_threads())
+        name: Latency(median(values), runs, size, _name(place), torch.get_num_threads())
         for name, values in times.items()
     }
 
 
-def _warmed_up(model: nn.Module, lr: Tensor) -> Tensor:
-    """Return `lr` after the passes on it that do not count."""
+def pass_times(
+    models: Mapping[str, nn.Module],
+    lr_size: tuple[int, int],
+    *,
+    runs: int,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
+) -> dict[str, list[float]]:
+    """Milliseconds of every timed pass, by network, in the order of the rounds; see `latency`."""
+    if runs < 1:
+        raise UsageError(f"latency needs at least 1 run, got {runs}")
+    passes: dict[str, Pass] = {}
+    with ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(borrowed(model, device))
+            passes[name] = on_image(model, lr_size, device, partial(_warmed_up, model))
+        return interleave(passes, runs, device, clock=clock, progress=progress)
+
+
+def interleave(
+    passes: Mapping[str, Pass],
+    runs: int,
+    device: torch.device,
+    *,
+    clock: Clock = time.perf_counter,
+    what: str = "latency",
+    progress: Progress | None = None,
+) -> dict[str, list[float]]:
+    """Milliseconds of every pass, by name: in turns, each round in the reverse order of the last.
+
+    Args:
+        passes: what to time, by name, warm already.
+        runs: rounds.
+        device: where they run.
+        clock: in seconds.
+        what: as `progress` is to call it.
+        progress: told about every round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in passes}
+    for run in range(runs):
+        for name in list(passes)[:: -1 if run % 2 else 1]:
+            times[name].append(_milliseconds(passes[name], device, clock))
+        if progress is not None:
+            progress(what, run + 1, runs, {})
+    return times
+
+
+def warm_up(forward: Pass, device: torch.device) -> None:
+    """Run the passes that do not count."""
     for _ in range(_WARM_UP):
-        _forward_ms(model, lr)
-    return lr
+        forward()
+    synchronize(device)
 
 
-def _forward_ms(model: nn.Module, lr: Tensor) -> float:
-    _synchronize(lr.device)
-    started = time.perf_counter()
-    model(lr)
-    _synchronize(lr.device)
-    return (time.perf_counter() - started) * 1000.0
+def steady_clock(device: torch.device) -> Clock:
+    """What to compare times by while other programs run.
+
+    Where one CPU thread does all the work that is its own time, which leaves out theirs.
+    """
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else time.perf_counter
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _warmed_up(model: nn.Module, lr: Tensor) -> Pass:
+    forward = partial(model, lr)
+    warm_up(forward, lr.device)
+    return forward
+
+
+def _milliseconds(forward: Pass, device: torch.device, clock: Clock) -> float:
+    synchronize(device)
+    started = clock()
+    forward()
+    synchronize(device)
+    return (clock() - started) * 1000.0
 
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-__all__ = ["Latency", "latency"]
+__all__ = [
+    "Clock",
+    "Latency",
+    "Pass",
+    "interleave",
+    "latency",
+    "pass_times",
+    "steady_clock",
+    "synchronize",
+    "warm_up",
+]

@@ -3,12 +3,14 @@
 With costs that add up over groups this is the multiple-choice knapsack problem, which integer
 programming solves exactly. Costs multiply where two groups meet in one tensor. A few groups (the
 streams of a residual network) take part in all such meetings; with their widths fixed, the costs
-of the others add up. So the knapsack is solved for the others, and a local search moves those few.
+of the others add up. So the knapsack is solved for the others: at all widths of those few, where
+these are not many, and else in a local search over them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -18,6 +20,9 @@ from drc.strategies.base import TOLERANCE, Problem
 
 _SOLVER_SECONDS = 10.0
 _MOST_KNAPSACKS = 120
+_FEW_KNAPSACKS = 32
+_REPAIRS = 4
+_MOVES = (-1, 1, -2, 2, -4, 4)  # by options; the next one may lie on the same stair
 
 Losses = list[np.ndarray]
 """Per group, in graph order, the loss at each of its width options, `(options,)`."""
@@ -34,9 +39,14 @@ def allocate_widths(problem: Problem, losses: Losses) -> np.ndarray:
     best = _Plans(problem, losses, hubs)
     for start in (greedy(problem, losses), greedy(problem, losses, fixed=hubs)):
         best.consider(start[hubs])
+    choices = [problem.options[hub] for hub in hubs]
+    if math.prod(map(len, choices)) <= _FEW_KNAPSACKS:
+        for hub_widths in itertools.product(*choices):
+            best.consider(np.asarray(hub_widths, dtype=np.float64))
+        return best.widths if best.widths is not None else greedy(problem, losses)
     while best.widths is not None and best.tried < _MOST_KNAPSACKS:
         before = best.rank
-        for place, step in itertools.product(range(len(hubs)), (-1, 1)):
+        for place, step in itertools.product(range(len(hubs)), _MOVES):
             best.consider(best.moved(place, step))
         if best.rank == before:
             break
@@ -46,27 +56,30 @@ def allocate_widths(problem: Problem, losses: Losses) -> np.ndarray:
 def greedy(problem: Problem, losses: Losses, fixed: np.ndarray | None = None) -> np.ndarray:
     """Narrow, step by step, the group that loses least per saved cost until the limit is met.
 
-    `fixed` lists groups that stay dense as long as others can shrink.
+    A step goes to any narrower width, as the next one may save nothing. `fixed` lists groups that
+    stay dense as long as others can shrink.
     """
-    places = np.asarray([len(option) - 1 for option in problem.options])
+    options = problem.options
+    places = np.asarray([len(option) - 1 for option in options])
     widths = problem.dense
     held = np.zeros(len(places), bool)
     if fixed is not None:
         held[fixed] = True
     while problem.cost(widths) > problem.limit:
-        movable = (places > 0) & ~held
-        if not movable.any():
+        narrower = [o[: 0 if h else p] for o, p, h in zip(options, places, held, strict=True)]
+        changes = problem.cost.of_options(widths, narrower)
+        prices = [
+            (loss[:place] - loss[place])[: len(change)] / np.maximum(-change, 1e-9)
+            for loss, place, change in zip(losses, places, changes, strict=True)
+        ]
+        # The widest of equally cheap ones: where the cost is linear, the next narrower width.
+        best = [np.inf if not len(price) else price.min() for price in prices]
+        cheapest = int(np.argmin(best))
+        if not len(prices[cheapest]):
             held[:] = False
             continue
-        steps, prices = np.zeros(len(places)), np.full(len(places), np.inf)
-        for group in np.flatnonzero(movable):
-            place, option = places[group], problem.options[group]
-            steps[group] = option[place] - option[place - 1]
-            prices[group] = losses[group][place - 1] - losses[group][place]
-        saved = problem.cost.savings(widths, steps)
-        cheapest = int(np.argmin(prices / np.maximum(saved, 1e-9)))
-        places[cheapest] -= 1
-        widths[cheapest] = problem.options[cheapest][places[cheapest]]
+        places[cheapest] = np.flatnonzero(prices[cheapest] == best[cheapest])[-1]
+        widths[cheapest] = options[cheapest][places[cheapest]]
     return widths
 
 
@@ -142,21 +155,26 @@ class _Plans:
 
     def _complete(self, hub_widths: np.ndarray) -> np.ndarray | None:
         problem = self.problem
-        widths = problem.narrowest
-        widths[self.hubs] = hub_widths
-        base = problem.cost(widths)
-        # With the hubs fixed, the cost of a group is linear in its width: one slope each.
-        slopes = problem.cost.savings(widths, np.ones(len(widths)))
-        costs = [slopes[g] * (problem.options[g] - widths[g]) for g in self.others]
+        start = problem.narrowest
+        start[self.hubs] = hub_widths
+        room = problem.limit - problem.cost(start)
+        changes = problem.cost.of_options(start, problem.options)
         losses = [self.losses[group] for group in self.others]
-        chosen = None
-        for floor in ((1 - TOLERANCE) * problem.limit - base, -np.inf):
-            chosen = chosen or knapsack(losses, costs, problem.limit - base, floor)
-        if chosen is None:
-            return None
-        for group, index in zip(self.others, chosen, strict=True):
-            widths[group] = problem.options[group][index]
-        return widths if problem.cost(widths) <= problem.limit else None
+        costs = [changes[group] for group in self.others]
+        for _ in range(_REPAIRS):
+            chosen = None
+            for floor in (room - TOLERANCE * problem.limit, -np.inf):
+                chosen = chosen or knapsack(losses, costs, room, floor)
+            if chosen is None:
+                return None
+            widths = start.copy()
+            for group, index in zip(self.others, chosen, strict=True):
+                widths[group] = problem.options[group][index]
+            excess = problem.cost(widths) - problem.limit
+            if excess <= 0:
+                return widths
+            room -= excess  # steps of a staircase over several groups do not quite add up
+        return None
 
 
 def total_loss(problem: Problem, losses: Losses, widths: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from drc.config import SearchSettings
 from drc.errors import BudgetError, UsageError, unknown_name
-from drc.graph.cost import CostModel
+from drc.graph.cost import Cost
 from drc.graph.groups import Group
 from drc.importance.base import Calibration
 
@@ -30,16 +30,18 @@ class Problem:
         cost: the cost that the budget limits.
         limit: the cost allowed.
         options: per group, in graph order, the widths it may take, ascending; the last is dense.
-        what: the unit of the budget, for messages: "parameters" or "MACs".
+        what: the unit of the budget, for messages: "parameters", "MACs" or "latency".
         settings: of the search, for strategies that have some of their own.
+        expected_loss: set by strategies that estimate what their widths add to the loss.
     """
 
     calibration: Calibration
-    cost: CostModel
+    cost: Cost
     limit: int
     options: list[np.ndarray]
     what: str = "parameters"
     settings: SearchSettings = field(default_factory=SearchSettings)
+    expected_loss: float | None = None
 
     @property
     def dense(self) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""How fast networks run beside each other, in every way that users run them.
+
+Ratios hold within one mode only: a fast mode of the dense network may beat a slow mode of a
+pruned one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from drc.errors import UsageError, unknown_name
+from drc.evaluation.latency import Pass, interleave, synchronize, warm_up
+from drc.graph.surgery import copy_of
+from drc.models.traits import get_traits
+from drc.runtime import Progress, resolve_device
+
+MODES = {
+    "eager": "float32, as the network is",
+    "channels_last": "float32 in the channels_last memory format",
+    "compiled": "float32 through torch.compile",
+    "bf16": "bfloat16 autocast in the channels_last memory format",
+}
+"""Name of a mode -> what it is."""
+
+SIZES = ((96, 96), (270, 480))
+"""The LR images measured by default: that of the papers' MACs, and that of full HD at x4."""
+
+_MOST_VERSIONS = 256
+# Every block of a pruned network has shapes of its own, and torch stops compiling after eight.
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One network in one mode on one LR size.
+
+    Attributes:
+        lr_size: height and width of the LR image; batch 1.
+        mode: a key of `MODES`.
+        network: its name.
+        median_ms: of one pass; None where it failed.
+        speedup: the first network's median over this one's, both of this mode and size.
+        peak_mib: memory that a pass takes beyond what lay on the GPU before; None on a CPU.
+        failure: why there is no time, in one line.
+    """
+
+    lr_size: tuple[int, int]
+    mode: str
+    network: str
+    median_ms: float | None = None
+    speedup: float | None = None
+    peak_mib: float | None = None
+    failure: str | None = None
+
+
+def bench(
+    networks: Mapping[str, nn.Module],
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    modes: Sequence[str] = tuple(MODES),
+    *,
+    runs: int = 5,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Iterator[list[Timing]]:
+    """Time networks side by side; one list, in the order of `networks`, per size and mode.
+
+    Within one list all networks take turns, warm, each round in the reverse order of the last.
+    What fails, as torch.compile does where there is no compiler, is told and does not stop the
+    others.
+
+    Args:
+        networks: by name, the first being what the others are compared with; not changed.
+        sizes: heights and widths of the LR images.
+        modes: keys of `MODES`.
+        runs: timed passes per network, at least 1.
+        device: auto, cpu or cuda:N.
+        progress: told about every round.
+
+    Raises:
+        UsageError: no such mode, a size below 1, no runs, or the device does not exist.
+        ModelError: the number of a network's image channels cannot be found out.
+    """
+    place = resolve_device(device)
+    for mode in modes:
+        if mode not in MODES:
+            raise UsageError(unknown_name("mode", mode, MODES))
+    if runs < 1 or any(side < 1 for size in sizes for side in size):
+        raise UsageError("a benchmark needs at least 1 run and LR images of at least 1x1")
+    channels = {name: get_traits(network).channels for name, network in networks.items()}
+    return (
+        _side_by_side(networks, channels, size, mode, runs, place, progress)
+        for size, mode in itertools.product(sizes, modes)
+    )
+
+
+def _side_by_side(
+    networks: Mapping[str, nn.Module],
+    channels: Mapping[str, int],
+    size: tuple[int, int],
+    mode: str,
+    runs: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> list[Timing]:
+    passes: dict[str, Pass] = {}
+    failures: dict[str, str] = {}
+    peaks: dict[str, float] = {}
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if mode == "compiled":
+            stack.enter_context(_room_to_compile())
+        what = f"{mode} {size[0]}x{size[1]}"
+        for number, (name, network) in enumerate(networks.items()):
+            if progress is not None:
+                progress(f"{what}, warm-up", number + 1, len(networks), {})
+            try:
+                image = torch.rand(1, channels[name], *size, device=device)
+                passes[name] = prepared(network, mode, image)
+                warm_up(passes[name], device)
+                peaks[name] = _peak_mib(passes[name], device)
+            except Exception as error:  # a foreign forward or a missing compiler raises anything
+                passes.pop(name, None)
+                failures[name] = _in_one_line(error)
+        times = interleave(passes, runs, device, what=what, progress=progress)
+    medians = {name: median(values) for name, values in times.items()}
+    base = medians.get(next(iter(networks)))
+    return [
+        Timing(
+            size,
+            mode,
+            name,
+            median_ms=medians.get(name),
+            speedup=base / medians[name] if base is not None and name in medians else None,
+            peak_mib=peaks.get(name) if device.type == "cuda" else None,
+            failure=failures.get(name),
+        )
+        for name in networks
+    ]
+
+
+def prepared(network: nn.Module, mode: str, image: Tensor) -> Pass:
+    """One forward pass of a copy of `network` on `image` in a mode, to be called without gradients.
+
+    Args:
+        network: it is not changed.
+        mode: a key of `MODES`.
+        image: `(1, C, h, w)`, on the device to run on.
+    """
+    model = copy_of(network).to(image.device).eval()
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    if mode in ("channels_last", "bf16"):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        image = image.contiguous(memory_format=torch.channels_last)
+    if mode == "bf16":
+        around = partial(torch.autocast, image.device.type, torch.bfloat16)
+    run: Callable[[Tensor], Any] = model
+    if mode == "compiled":
+        run = torch.compile(model, dynamic=False)
+
+    def forward() -> Any:
+        with around():
+            return run(image)
+
+    return forward
+
+
+def _room_to_compile() -> AbstractContextManager[Any]:
+    """Forget what was compiled before, and let one piece of code have a version per width."""
+    from torch import _dynamo  # as torch.compile itself, slow to import
+
+    _dynamo.reset()
+    names = ("recompile_limit", "accumulated_recompile_limit")
+    older = ("cache_size_limit", "accumulated_cache_size_limit")  # before torch 2.7
+    known = names if hasattr(_dynamo.config, names[0]) else older
+    return _dynamo.config.patch({name: _MOST_VERSIONS for name in known})
+
+
+def _peak_mib(forward: Pass, device: torch.device) -> float:
+    """What a pass adds to the memory in use, in MiB; 0 on a CPU, which does not tell."""
+    if device.type != "cuda":
+        return 0.0
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    forward()
+    synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+__all__ = ["MODES", "SIZES", "Timing", "bench", "prepared"]

@@ -1,0 +1,217 @@
+"""Measured time of single layers by their shape, kept in a file for the next search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from drc.artifacts.atomic import write_json
+from drc.errors import RunError
+from drc.evaluation.latency import steady_clock, synchronize
+
+SCHEMA_VERSION = 1
+CACHE_VARIABLE = "DRC_CACHE"
+
+_AT_ONCE = 32
+_SAMPLE_S = 0.001
+_LAYER_S = 0.01
+_FEWEST, _MOST = 3, 12
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """All that the time of a layer depends on.
+
+    Attributes:
+        kind: `conv`, `transposed` (both 2d) or `linear`.
+        weight: shape of the weight.
+        image: batch, height and width of the input; of a linear layer the rows alone.
+        stride, padding, dilation, output_padding, groups: as the layer has them.
+        bias: whether it has one.
+        channels_last: memory format of the input and the weight.
+    """
+
+    kind: Literal["conv", "transposed", "linear"]
+    weight: tuple[int, ...]
+    image: tuple[int, ...]
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] | str = ()
+    dilation: tuple[int, ...] = ()
+    output_padding: tuple[int, ...] = ()
+    groups: int = 1
+    bias: bool = True
+    channels_last: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of the input."""
+        return self.weight[0] if self.kind == "transposed" else self.weight[1] * self.groups
+
+    def __str__(self) -> str:
+        return " ".join(_plain(value) for value in astuple(self))
+
+    def runner(self, device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:
+        """A call that runs the layer once, on random values."""
+        weight = torch.randn(self.weight, device=device, dtype=dtype)
+        writes = self.weight[1] * self.groups if self.kind == "transposed" else self.weight[0]
+        bias = torch.randn(writes, device=device, dtype=dtype) if self.bias else None
+        if self.kind == "linear":
+            rows = torch.randn(*self.image, self.channels, device=device, dtype=dtype)
+            return lambda: F.linear(rows, weight, bias)
+        batch, *size = self.image
+        x = torch.randn(batch, self.channels, *size, device=device, dtype=dtype)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        if self.kind == "transposed":
+            assert not isinstance(self.padding, str)  # torch has no names for its paddings
+            padding = self.padding
+            return lambda: F.conv_transpose2d(
+                x, weight, bias, self.stride, padding, self.output_padding, self.groups,
+                self.dilation,
+            )  # fmt: skip
+        return lambda: F.conv2d(
+            x, weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class LatencyTable:
+    """Microseconds of layers on one device, measured when first asked for.
+
+    What was measured goes to a file of the cache folder, which holds for this device, number of
+    threads, torch version and number type; delete it to measure again. A file that cannot be read
+    or written costs time, nothing else.
+
+    Args:
+        device: where the layers run.
+        dtype: number type of weights and inputs.
+        folder: of the cache; None for `cache_folder()`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        folder: Path | None = None,
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        self._clock = steady_clock(device)
+        self.conditions = {
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        digest = hashlib.sha256(json.dumps(self.conditions).encode()).hexdigest()[:12]
+        self.path = (folder or cache_folder()) / f"latency-{device.type}-{digest}.json"
+        self._known: dict[str, float] = self._read()
+        self._times: dict[LayerShape, float] = {}
+        self.measured = 0
+
+    def microseconds(self, shapes: Iterable[LayerShape]) -> dict[LayerShape, float]:
+        """The time of one call of each; those not known yet are measured side by side."""
+        wanted = set(shapes)
+        for shape in wanted - self._times.keys():
+            if (known := self._known.get(str(shape))) is not None:
+                self._times[shape] = known
+        missing = sorted(wanted - self._times.keys(), key=str)
+        for start in range(0, len(missing), _AT_ONCE):
+            self._times.update(self._measure(missing[start : start + _AT_ONCE]))
+        if missing:
+            self.measured += len(missing)
+            self._write()
+        return {shape: self._times[shape] for shape in wanted}
+
+    @torch.no_grad()
+    def _measure(self, shapes: list[LayerShape]) -> dict[LayerShape, float]:
+        """The fastest of several samples; they are interleaved, as slow spells last a while."""
+        runners = [shape.runner(self.device, self.dtype) for shape in shapes]
+        calls, samples = [], []
+        for run in runners:
+            rough = max(self._seconds(run, 1), 1e-7)
+            calls.append(math.ceil(_SAMPLE_S / rough))
+            share = math.ceil(_LAYER_S / (calls[-1] * rough))
+            samples.append(min(max(share, _FEWEST), _MOST))
+        fastest = [math.inf] * len(shapes)
+        for sample in range(max(samples)):
+            for place, run in enumerate(runners):
+                if sample < samples[place]:
+                    seconds = self._seconds(run, calls[place]) / calls[place]
+                    fastest[place] = min(fastest[place], seconds)
+        return {
+            shape: round(seconds * 1e6, 2) for shape, seconds in zip(shapes, fastest, strict=True)
+        }
+
+    def _seconds(self, run: Callable[[], Tensor], calls: int) -> float:
+        run()  # as in a network, where the input was just written, so that the caches hold it
+        synchronize(self.device)
+        start = self._clock()
+        for _ in range(calls):
+            run()
+        synchronize(self.device)
+        return self._clock() - start
+
+    def _read(self) -> dict[str, float]:
+        try:
+            content = json.loads(self.path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            return {}
+        times = content.get("microseconds")
+        if content.get("conditions") != self.conditions or not isinstance(times, dict):
+            return {}
+        return {str(key): float(value) for key, value in times.items() if _is_time(value)}
+
+    def _write(self) -> None:
+        # Another process may have measured meanwhile.
+        self._known = {**self._read(), **{str(s): t for s, t in self._times.items()}}
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "conditions": self.conditions,
+            "microseconds": dict(sorted(self._known.items())),
+        }
+        with suppress(RunError):  # a folder that cannot be written only costs time
+            write_json(self.path, content)
+
+
+def cache_folder() -> Path:
+    """The folder of DRC_CACHE, or `drc` beside torch's own in the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(torch.hub.get_dir()).parent / "drc"
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's name, as two machines may share a cache folder."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{next(_processor(), platform.machine())}, {capability}, {os.cpu_count()} cores"
+
+
+def _processor() -> Iterator[str]:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                yield line.partition(":")[2].strip()
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
+
+
+def _plain(value: object) -> str:
+    return "x".join(map(str, value)) or "-" if isinstance(value, tuple) else str(value)
