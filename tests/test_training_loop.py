@@ -243,7 +243,7 @@ def test_weights_that_overflow_are_never_written(tmp_path: Path) -> None:
         ({"loader": iter([])}, {}, DataError, "no batches"),
         ({"model": Small().requires_grad_(False)}, {}, ModelError, "every parameter"),
         ({}, {"primal": 0.0}, UsageError, "every loss is off"),
-        ({"teacher": nn.Upsample(scale_factor=2)}, {}, ModelError, "teacher of the same scale"),
+        ({"teacher": nn.Upsample(scale_factor=2)}, {}, UsageError, "teacher of the same scale"),
         ({"device": "cuda:99"}, {}, UsageError, "does not exist"),
     ],
 )

@@ -9,7 +9,7 @@ from torch import nn
 from drc.config import FinetuneSettings
 from drc.errors import ModelError, UsageError
 from drc.models.dual import DualModel
-from drc.training.distill import OutputDistillation
+from drc.training.distill import Teacher, output_loss
 from drc.training.losses import dual_loss, dual_regression_loss, primal_loss, pyramid_targets
 from drc.training.objective import TERMS, Objective
 
@@ -98,31 +98,32 @@ def test_whole_loss_weighs_the_dual_part() -> None:
 
 def test_distillation_compares_every_level_they_share() -> None:
     student = [flat(3, 8), flat(5, 16), flat(10, 32)]
-    same_levels = OutputDistillation(Constant(flat(3, 8), flat(6, 16), flat(12, 32)))
-    assert float(same_levels(student, LR)) == 0 + 1 + 2
-    one_image = OutputDistillation(Constant(flat(13, 32)))
-    assert float(one_image(student, LR)) == 3
-    assert float(one_image(student[-1], LR)) == 3
+    same_levels = [flat(3, 8), flat(6, 16), flat(12, 32)]
+    assert float(output_loss(student, same_levels)) == 0 + 1 + 2
+    one_image = flat(13, 32)
+    assert float(output_loss(student, one_image)) == 3
+    assert float(output_loss(student[-1], one_image)) == 3
 
 
 def test_a_teacher_of_another_scale_is_refused() -> None:
     with pytest.raises(ModelError, match="use a teacher of the same scale"):
-        OutputDistillation(Constant(flat(1, 16)))(PYRAMID, LR)
+        output_loss(PYRAMID, flat(1, 16))
 
 
 def test_the_teacher_is_copied_and_frozen() -> None:
     teacher = nn.Conv2d(3, 3, 3, padding=1).train()
-    distillation = OutputDistillation(teacher)
+    own = Teacher(teacher)
     output = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    distillation(output, torch.ones(1, 3, 8, 8)).backward()
+    output_loss(output, own(torch.ones(1, 3, 8, 8))).backward()
     assert output.grad is not None and teacher.weight.grad is None
+    assert not own.network.training and own.network is not teacher
     assert teacher.training and teacher.weight.requires_grad
 
 
 def test_objective_weighs_its_terms() -> None:
     settings = FinetuneSettings(primal=2.0, distill=0.5, dual_weight=0.1)
-    distillation = OutputDistillation(Constant(flat(3, 8), flat(6, 16), flat(12, 32)))
-    objective = Objective(settings, 255.0, distillation, picking_dual(4))
+    teacher = Teacher(Constant(flat(3, 8), flat(6, 16), flat(12, 32)))
+    objective = Objective(settings, 255.0, teacher, picking_dual(4))
     terms = dict(zip(TERMS, objective(Constant(*PYRAMID), LR, HR).tolist(), strict=True))
     assert terms["primal"] == 9 and terms["distill"] == 3 and terms["dual"] == 10
     assert terms["loss"] == pytest.approx(2 * 9 + 0.5 * 3 + 0.1 * 10)
@@ -130,9 +131,8 @@ def test_objective_weighs_its_terms() -> None:
 
 def test_terms_without_weight_or_model_are_zero() -> None:
     settings = FinetuneSettings(distill=0.0, dual_weight=0.0)
-    distillation = OutputDistillation(Constant(flat(0, 32)))
-    objective = Objective(settings, 255.0, distillation, picking_dual(4))
-    assert objective(Constant(*PYRAMID), LR, HR).tolist() == [9, 9, 0, 0, 0]
+    objective = Objective(settings, 255.0, Teacher(Constant(flat(0, 32))), picking_dual(4))
+    assert objective(Constant(*PYRAMID), LR, HR).tolist() == [9, 9, 0, 0, 0, 0]
 
 
 def test_an_objective_of_nothing_is_refused() -> None:

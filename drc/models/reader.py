@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from drc.errors import WeightsError
@@ -81,7 +81,9 @@ def read_file(path: Path) -> Any:
         with path.open("rb") as file:
             head = file.read(9)
         if path.suffix == ".safetensors" or head[8:] == b"{":
-            return load_file(path)
+            # Not load_file: torch there asks a storage for its size in Python, and turns a Ctrl-C
+            # that comes meanwhile into a ValueError.
+            return from_bytes(path.read_bytes())
         with warnings.catch_warnings():
             # Of odd pickle protocols and TorchScript; the error that follows says it better.
             warnings.simplefilter("ignore", UserWarning)

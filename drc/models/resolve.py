@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from drc.artifacts.checkpoint import apply, load, saved_by_drc
-from drc.config import WHICH_NETWORK
+from drc.config import WHICH_NETWORK, is_file
 from drc.errors import UsageError, WeightsError
 from drc.models import factory, spandrel_networks
 from drc.models.reader import read_checkpoint, shapes
@@ -72,6 +72,22 @@ def open_saved(model: str | None, path: Path | str) -> nn.Module:
     return load(path)
 
 
+def open_teacher(name: str, scale: int, progress: Progress | None = None) -> nn.Module:
+    """Open what the setting `finetune.teacher` names, as `open_network` does.
+
+    Args:
+        name: a registered network, which gets its published weights; a checkpoint file; or code
+            of the user's.
+        scale: HR side over LR side, for a name that has several.
+        progress: told of a download's bytes.
+    """
+    if factory.is_factory(name):
+        return open_network(name)
+    if is_file(name):
+        return open_network(None, name)
+    return open_network(name, None, scale, progress)
+
+
 def _recognise(weights: str | None) -> nn.Module:
     if weights in _WORDS:
         raise UsageError(WHICH_NETWORK)
@@ -112,4 +128,4 @@ def _registered(
     return create_model(name, scale, locate(preset, scale, weights, progress))
 
 
-__all__ = ["open_network", "open_saved"]
+__all__ = ["open_network", "open_saved", "open_teacher"]

@@ -1,4 +1,4 @@
-"""Distillation from the dense network: the compressed one learns to repeat its images."""
+"""Distillation from the teacher's images: the compressed network learns to repeat them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.errors import ModelError
-from drc.models.traits import final_output
+from drc.config import FinetuneSettings
+from drc.errors import ModelError, UsageError
+from drc.models.traits import Traits, final_output, get_traits
 from drc.training.losses import Outputs, full_precision
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -26,47 +27,84 @@ def private_copy(
     return copy.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-class OutputDistillation:
-    """L1 between a network's images and its teacher's, on every level both of them have.
-
-    Two pyramids of equal sizes are compared level by level and the levels added; otherwise the
-    SR images alone are compared.
+class Teacher:
+    """A network whose images another one learns to repeat; it is copied and never trained.
 
     Args:
-        teacher: usually the network before pruning; it is copied and never trained.
-        device: where the copy goes; None for the teacher's own.
+        network: usually the network before pruning.
+        device: where the copy goes; None for the network's own.
         memory_format: of the copy.
+        factor: what to multiply images with before they go in; those that come out are divided
+            by it. A teacher for 0..255 of a network for 0..1 needs 255.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
+        network: nn.Module,
         device: torch.device | None = None,
         memory_format: torch.memory_format = torch.preserve_format,
+        factor: float = 1.0,
     ) -> None:
-        self.teacher = private_copy(teacher, device, memory_format).eval().requires_grad_(False)
+        self.network = private_copy(network, device, memory_format).eval().requires_grad_(False)
+        self.factor = factor
 
-    def __call__(self, outputs: Outputs, lr: Tensor) -> Tensor:
-        """The loss, a scalar in units of the pixel range.
+    @torch.no_grad()
+    def __call__(self, lr: Tensor) -> Outputs:
+        """Its images of a batch `(N, 3, h, w)`, float32, in the range of the batch."""
+        if self.factor == 1:
+            return full_precision(self.network(lr))
+        outputs = full_precision(self.network(lr * self.factor))
+        if isinstance(outputs, Tensor):
+            return outputs / self.factor
+        return [image / self.factor for image in outputs]
 
-        Args:
-            outputs: the network's images, float32.
-            lr: the batch they were made from, `(N, 3, h, w)` in the range of both networks.
 
-        Raises:
-            ModelError: the teacher's SR image has another size.
-        """
-        with torch.no_grad():
-            wanted = full_precision(self.teacher(lr))
-        if not _same_levels(outputs, wanted):
-            outputs, wanted = [final_output(outputs)], [final_output(wanted)]
-            if outputs[0].shape != wanted[0].shape:
-                raise ModelError(
-                    f"the teacher's image is {tuple(wanted[0].shape)}, the network's "
-                    f"{tuple(outputs[0].shape)}; use a teacher of the same scale"
-                )
-        pairs = zip(outputs, wanted, strict=True)
-        return sum((F.l1_loss(x, y) for x, y in pairs), start=lr.new_zeros(()))
+def teacher_factor(student: Traits, teacher: nn.Module) -> float:
+    """The `factor` of a `Teacher` for a network with these traits.
+
+    Raises:
+        UsageError: the teacher enlarges by another scale, or is for other channels.
+    """
+    traits = get_traits(teacher)
+    for what, ours, theirs in (
+        ("scale", student.scale, traits.scale),
+        ("number of image channels", student.channels, traits.channels),
+    ):
+        if ours != theirs:
+            raise UsageError(
+                f"the teacher's {what} is {theirs}, the network's {ours}; use a teacher of the "
+                f"same {what}"
+            )
+    return traits.value_range / student.value_range
+
+
+def in_words(teacher: nn.Module | str, settings: FinetuneSettings) -> str:
+    """Who teaches, for a report."""
+    if not (settings.distill or settings.features):
+        return "no teacher"
+    if isinstance(teacher, str):
+        return f"teacher: {teacher}"
+    return f"teacher: {get_traits(teacher).preset or type(teacher).__name__}"
+
+
+def output_loss(outputs: Outputs, wanted: Outputs) -> Tensor:
+    """L1 between a network's images and its teacher's, a scalar in units of the pixel range.
+
+    Two pyramids of equal sizes are compared level by level and the levels added; otherwise the
+    SR images alone are compared.
+
+    Raises:
+        ModelError: the teacher's SR image has another size.
+    """
+    if not _same_levels(outputs, wanted):
+        outputs, wanted = [final_output(outputs)], [final_output(wanted)]
+        if outputs[0].shape != wanted[0].shape:
+            raise ModelError(
+                f"the teacher's image is {tuple(wanted[0].shape)}, the network's "
+                f"{tuple(outputs[0].shape)}; use a teacher of the same scale"
+            )
+    pairs = zip(outputs, wanted, strict=True)
+    return sum((F.l1_loss(x, y) for x, y in pairs), start=outputs[0].new_zeros(()))
 
 
 def _same_levels(ours: Outputs, wanted: Outputs) -> bool:
@@ -75,4 +113,4 @@ def _same_levels(ours: Outputs, wanted: Outputs) -> bool:
     return [x.shape for x in ours] == [y.shape for y in wanted]
 
 
-__all__ = ["OutputDistillation", "private_copy"]
+__all__ = ["Teacher", "in_words", "output_loss", "private_copy", "teacher_factor"]

@@ -17,8 +17,9 @@ from drc.models.blind import KernelEstimator, WithKernel
 from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device
-from drc.training.distill import OutputDistillation, private_copy
+from drc.training.distill import Teacher, private_copy, teacher_factor
 from drc.training.ema import Ema
+from drc.training.feature_distill import compare
 from drc.training.feed import Batch, Feed, LoaderSource
 from drc.training.interrupt import Interruption
 from drc.training.metrics import Meter, MetricsFile
@@ -48,7 +49,8 @@ def finetune(
     """Train a network to recover its quality and return the average of its weights.
 
     The loss is `primal * L1(P(x), y) + distill * L1(P(x), teacher(x)) + dual_weight * L1(D(P(x)),
-    x)`, summed over the levels of a pyramid, in the network's own range. A network that estimates
+    x)`, summed over the levels of a pyramid, in the network's own range. With `features`, layers
+    are compared too, as `FeatureDistillation` does. A network that estimates
     a blur kernel (`drc.models.blind`) also learns that, by `kernel_weight * L1(kernel, target)`,
     the target being what the LR images, compared with bicubic ones, show of their blur.
 
@@ -60,7 +62,8 @@ def finetune(
         model: the network; it is not changed. Parameters that need no gradient stay as they are.
         loader: batches as `drc.data.batches.unpack` accepts them, read again whenever they end;
             or a function that takes a step and gives the batches from there on.
-        teacher: the dense network to distil from; None for none.
+        teacher: the dense network to distil from, or a larger one of the same scale, whose range
+            of values may differ; None for none.
         dual: the dual model; None for none. With `train_dual` it is trained too, in place.
         settings: see `FinetuneSettings`; its `batch` and `patch` are up to the loader.
         device: auto, cpu or cuda:N; each of several processes uses its own.
@@ -120,12 +123,16 @@ class _Run:
         self.identity = identify(settings, seed, traits.scale, model, teacher, dual)
         self.student = private_copy(model, device, self.format).train()
         self.dual = self._own_dual(dual, traits.scale)
+        own = None
+        if teacher is not None:
+            own = Teacher(teacher, device, self.format, teacher_factor(traits, teacher))
         self.objective = Objective(
             settings,
             traits.value_range,
-            None if teacher is None else OutputDistillation(teacher, device, self.format),
+            own,
             self.dual,
             isinstance(model, KernelEstimator),
+            compare(self.student, own) if settings.features else None,
         )
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         if not self.parameters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +11,19 @@ from torch import Tensor, nn
 from drc.config import FinetuneSettings
 from drc.data.matlab import downscale
 from drc.errors import UsageError
-from drc.training.distill import OutputDistillation
+from drc.training.distill import Teacher, output_loss
+from drc.training.feature_distill import FeatureDistillation
 from drc.training.kernel_loss import kernel_loss, kernel_target
-from drc.training.losses import Dual, dual_loss, full_precision, primal_loss, pyramid_targets
+from drc.training.losses import (
+    Dual,
+    Outputs,
+    dual_loss,
+    full_precision,
+    primal_loss,
+    pyramid_targets,
+)
 
-TERMS = ("loss", "primal", "distill", "dual", "kernel")
+TERMS = ("loss", "primal", "distill", "features", "dual", "kernel")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,29 +35,34 @@ class Objective:
     Attributes:
         settings: gives the weights and the autocast type of the two networks.
         value_range: of the network.
-        distillation: from the teacher; None without one.
+        teacher: whose images, and features, the network learns to repeat; None without one.
         dual: the dual model, or its wrapper; None without one.
         kernel: the network gives a blur kernel beside its images, as `WithKernel` does, and the
             kernel has a weight. The caller says whether the network estimates one.
+        features: compares the layers of the network and the teacher; None without a weight.
     """
 
     settings: FinetuneSettings
     value_range: float
-    distillation: OutputDistillation | None
+    teacher: Teacher | None
     dual: Dual | None
     kernel: bool = False
+    features: FeatureDistillation | None = None
 
     def __post_init__(self) -> None:
-        if not self.settings.distill:
-            self.distillation = None
+        if not self.settings.features:
+            self.features = None
+        if not (self.settings.distill or self.features):
+            self.teacher = None
         if not self.settings.dual_weight:
             self.dual = None
         if not self.settings.kernel_weight:
             self.kernel = False
-        if not (self.settings.primal or self.distillation or self.dual or self.kernel):
+        if not (self.settings.primal or self.teacher or self.dual or self.kernel):
             raise UsageError(
-                "every loss is off; set a weight above 0 for primal, distill (with a teacher), "
-                "dual_weight (with a dual model) or kernel_weight (with a network for blind SR)"
+                "every loss is off; set a weight above 0 for primal, distill or features (with a "
+                "teacher), dual_weight (with a dual model) or kernel_weight (with a network for "
+                "blind SR)"
             )
 
     def __call__(self, model: nn.Module, lr: Tensor, hr: Tensor) -> Tensor:
@@ -62,20 +75,31 @@ class Objective:
             ModelError: the network's or the teacher's image has a wrong size.
             DataError: the LR images are smaller than the blur kernel.
         """
-        settings = self.settings
-        with self._autocast(lr.device):
+        settings, none = self.settings, lr.new_zeros(())
+        wanted: Outputs | None = None
+        with self._autocast(lr.device), self.features.watched() if self.features else nullcontext():
             outputs, estimate = model(lr) if self.kernel else (model(lr), None)
             outputs = full_precision(outputs)
-            distill = self.distillation(outputs, lr) if self.distillation else lr.new_zeros(())
+            if self.teacher is not None:
+                wanted = self.teacher(lr)
         targets = pyramid_targets(outputs, lr, hr, self.value_range)
         primal = primal_loss(outputs, targets)
-        dual = dual_loss(self.dual, outputs, lr, targets) if self.dual else lr.new_zeros(())
-        kernel = lr.new_zeros(()) if estimate is None else _kernel_term(estimate, lr, hr)
-        terms = torch.stack((primal, distill, dual, kernel))
-        weights = [settings.primal, settings.distill, settings.dual_weight]
-        if self.kernel:  # else left out: a sum of one more zero may round otherwise
-            weights.append(settings.kernel_weight)
-        total = torch.stack([w * term for w, term in zip(weights, terms, strict=False)]).sum()
+        distill = none if wanted is None else output_loss(outputs, wanted)
+        dual = dual_loss(self.dual, outputs, lr, targets) if self.dual else none
+        weighted = [
+            (settings.primal, primal),
+            (settings.distill, distill),
+            (settings.dual_weight, dual),
+        ]
+        # What few runs use is added where they do: a sum of one more zero may round otherwise.
+        features = self.value_range * self.features() if self.features else none
+        if self.features:
+            weighted.append((settings.features, features))
+        kernel = none if estimate is None else _kernel_term(estimate, lr, hr)
+        if self.kernel:
+            weighted.append((settings.kernel_weight, kernel))
+        total = torch.stack([weight * term for weight, term in weighted]).sum()
+        terms = torch.stack((primal, distill, features, dual, kernel))
         return torch.cat((total[None], terms.detach()))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:

@@ -22,6 +22,9 @@ _FORMAT = "drc-training"
 # Settings that change what is written, but not what is computed.
 _FREE_SETTINGS = {"checkpoint_every", "log_every"}
 
+# Who teaches is told by a checksum, wherever the weights come from.
+_TOLD_OTHERWISE = {"teacher"}
+
 # Identity entries that are checksums, and what a reader should be told when they differ.
 _CHECKSUMS = {
     "model": "another starting network",
@@ -40,7 +43,9 @@ def identify(
 ) -> dict[str, Any]:
     """What two runs must share for one to continue the other; plain values."""
     unused = set() if isinstance(model, KernelEstimator) else {"kernel_weight"}
-    identity = settings.model_dump(exclude=_FREE_SETTINGS | unused)
+    if not settings.features:  # checkpoints of drc 0.1 know no features
+        unused.add("features")
+    identity = settings.model_dump(exclude=_FREE_SETTINGS | _TOLD_OTHERWISE | unused)
     identity.update(seed=seed, scale=scale)
     networks = {"model": model, "teacher": teacher, "dual": dual}
     for name, network in networks.items():
