@@ -21,6 +21,7 @@ _PUBLIC = {
     "inspect": "drc.report.inspection",
     "list_models": "drc.models.registry",
     "load": "drc.artifacts.checkpoint",
+    "merge": "drc.graph.merge",
     "prune": "drc.api",
     "save": "drc.artifacts.checkpoint",
     "search": "drc.api",

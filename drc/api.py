@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, overload
 
 import torch
 from torch import nn
@@ -16,17 +16,29 @@ from drc.artifacts.plan import Plan
 from drc.config import FinetuneSettings
 from drc.errors import UsageError
 from drc.importance import base as criteria
+from drc.job import Job
 from drc.models.dual import AnyDual
-from drc.models.traits import plain_network
-from drc.pipeline import Loader, calibrate, check_plan, checked, cut_by_plan, plan_widths, validated
+from drc.models.resolve import open_teacher
+from drc.models.traits import get_traits, plain_network
+from drc.pipeline import (
+    Loader,
+    calibrate,
+    check_plan,
+    checked,
+    cut_by_plan,
+    plan_front,
+    validated,
+)
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
+from drc.rounds import default_rounds
 from drc.runtime import Progress
 from drc.strategies import base as strategies
 from drc.training import loop
+from drc.training.distill import in_words, teacher_factor
 
-Outcome = TypeVar("Outcome")
-BudgetKind = Literal["params", "macs"]
+BudgetKind = Literal["params", "macs", "latency"]
+RoundTo = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -48,23 +60,44 @@ class Result:
         save(self.model, path, {"made_by": "drc.compress", "notes": self.report.notes})
 
 
+@overload
+def search(
+    model: nn.Module, loader: Loader, *, ratio: float = ..., budget: BudgetKind = ...,
+    strategy: str = ..., dual: AnyDual | None = ..., round_to: RoundTo = ..., min_width: int = ...,
+    lr_size: tuple[int, int] = ..., patches: int = ..., dual_weight: float = ...,
+    dual_steps: int = ..., device: str | torch.device = ..., seed: int = ...,
+    progress: Progress | None = ...,
+) -> Plan: ...  # fmt: skip
+
+
+@overload
+def search(
+    model: nn.Module, loader: Loader, *, ratio: Sequence[float], budget: BudgetKind = ...,
+    strategy: str = ..., dual: AnyDual | None = ..., round_to: RoundTo = ..., min_width: int = ...,
+    lr_size: tuple[int, int] = ..., patches: int = ..., dual_weight: float = ...,
+    dual_steps: int = ..., device: str | torch.device = ..., seed: int = ...,
+    progress: Progress | None = ...,
+) -> list[Plan]: ...  # fmt: skip
+
+
 def search(
     model: nn.Module,
     loader: Loader,
     *,
-    ratio: float = 0.3,
+    ratio: float | Sequence[float] = 0.3,
     budget: BudgetKind = "params",
     strategy: str = "allocate",
     dual: AnyDual | None = None,
-    round_to: int = 4,
+    round_to: RoundTo = 4,
     min_width: int = 4,
+    lr_size: tuple[int, int] = (96, 96),
     patches: int = 64,
     dual_weight: float = 0.1,
     dual_steps: int = 50,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
-) -> Plan:
+) -> Plan | list[Plan]:
     """Find how many channels every group keeps, by the dual regression loss.
 
     Args:
@@ -72,38 +105,49 @@ def search(
             images; it is not changed.
         loader: calibration batches, `(lr, hr)` or dicts with `lr`/`hr` or `lq`/`gt`, in 0..1 or
             in the network's declared range. Training data, never the test set.
-        ratio: the fraction of the budget to remove, between 0 and 1.
-        budget: what to count, `params` or `macs` (at an LR input of 96x96).
+        ratio: the fraction of the budget to remove, between 0 and 1; several give a plan each,
+            from one look at the data.
+        budget: what to count: `params`, `macs`, or `latency`, the measured time of one forward
+            pass on `device` with the threads that torch has now.
         strategy: a registered search strategy: `allocate` or `uniform`.
         dual: a trained dual model; None fits one on the loader first, and the plan says so.
-        round_to: widths are multiples of this, or the dense width.
+        round_to: widths are multiples of this, or the dense width; `auto` times the network's
+            slowest layers and takes the multiple in which their time rises, 4, 8, 16 or 32.
         min_width: no group gets narrower than this.
+        lr_size: height and width of the LR image for `macs` and `latency`.
         patches: how many crops to look at, one at a time.
         dual_weight: lambda of the dual regression loss.
         dual_steps: steps to fit a dual model when none is given.
         device: auto, cpu or cuda:N.
-        seed: of every random choice; on a CPU one seed gives one plan, bit for bit.
+        seed: of every random choice; on a CPU one seed gives one plan, bit for bit, but for what
+            is measured: a `latency` budget and `auto`.
         progress: told about every crop.
 
     Returns:
         The plan; its predicted cost is within the limit, and at most 1 % of it below wherever
-        the widths allow; where they do not, the plan's notes say so.
+        the widths allow; where they do not, the plan's notes say so. For several ratios a list,
+        in their order; `plan.budget.ratio` tells them apart. One that cannot be reached has no
+        plan, of which a warning tells.
 
     Raises:
-        BudgetError: no widths meet the budget; the message says what can be reached.
+        BudgetError: no widths meet the budget, or any of several; the message says what can be
+            reached.
         ModelError, DataError, UsageError: the network, the batches or a setting cannot be used.
     """
     model = plain_network(model)
     settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
-        patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
+        lr_size=lr_size, patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
     notes: list[str] = []
     uses_data = strategy not in strategies.DATA_FREE
     calibration = calibrate(
         model, loader, dual, settings, device, seed, progress, notes, fit=uses_data
     )
-    return plan_widths(model, calibration, settings, notes)
+    front = plan_front(model, calibration, settings, notes)
+    for reason in front.missed.values():
+        warnings.warn(reason, stacklevel=2)
+    return front.plans if isinstance(ratio, Sequence) else front.plans[0]
 
 
 def prune(
@@ -111,7 +155,8 @@ def prune(
     plan: Plan,
     loader: Loader | None = None,
     *,
-    importance: str = "dual_taylor",
+    importance: str = "dual_obs",
+    reconstruct: bool = True,
     dual: AnyDual | None = None,
     patches: int = 64,
     dual_weight: float = 0.1,
@@ -125,8 +170,10 @@ def prune(
     Args:
         model: the network that was searched; it is not changed.
         plan: the result of `search` on the same weights.
-        loader: calibration batches, as for `search`; `l1` and `random` need none.
-        importance: a registered criterion: `dual_taylor`, `l1` or `random`.
+        loader: calibration batches, as for `search`; criteria that look at weights need none.
+        importance: a registered criterion, such as `dual_obs` or `l1`.
+        reconstruct: refit the layers that read removed channels, in closed form; left out when
+            there is no loader.
         dual, patches, dual_weight, dual_steps, device, seed, progress: as for `search`.
 
     Returns:
@@ -146,7 +193,7 @@ def prune(
     calibration = calibrate(
         model, loader or [], dual, settings, device, seed, progress, fit=uses_data
     )
-    return cut_by_plan(model, calibration, plan, importance)
+    return cut_by_plan(model, calibration, plan, importance, reconstruct and loader is not None)
 
 
 def finetune(
@@ -169,7 +216,8 @@ def finetune(
     Args:
         model: the pruned network; it is not changed.
         loader: batches as for `search`, or a function from a step to the batches from there on.
-        teacher: the dense network to distil from; None for none.
+        teacher: the dense network to distil from, or another of the same scale, whose range of
+            values may differ; None for the one that the settings name, or none.
         dual: the dual model; None leaves the dual term out.
         settings: all settings of the training.
         steps: optimizer steps, in place of `settings.steps`.
@@ -191,6 +239,7 @@ def finetune(
     settings = settings or FinetuneSettings()
     if steps is not None:
         settings = validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
+    teacher = _teacher(model, teacher, settings)
     return loop.finetune(
         model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
         checkpoint=checkpoint, resume=resume, metrics=metrics, progress=progress,
@@ -204,16 +253,20 @@ def compress(
     ratio: float = 0.3,
     budget: BudgetKind = "params",
     strategy: str = "allocate",
-    importance: str = "dual_taylor",
+    importance: str = "dual_obs",
+    reconstruct: bool = True,
     steps: int = 300,
     test: TestData | None = "bundled",
     dual: AnyDual | None = None,
-    round_to: int = 4,
+    round_to: RoundTo = 4,
     min_width: int = 4,
+    lr_size: tuple[int, int] = (96, 96),
     patches: int = 64,
     dual_weight: float = 0.1,
     dual_steps: int = 50,
     finetune_settings: FinetuneSettings | None = None,
+    teacher: nn.Module | None = None,
+    rounds: Literal[1, 2] | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -223,13 +276,17 @@ def compress(
     Args:
         model: any SR network, on its trained weights; it is not changed.
         loader: training batches `(lr, hr)` or dicts, as for `search`.
-        ratio, budget, strategy, round_to, min_width, patches, dual_weight, dual_steps: as for
-            `search`.
-        importance: as for `prune`.
+        ratio, budget, strategy, round_to, min_width, lr_size, patches, dual_weight, dual_steps: as
+            for `search`.
+        importance, reconstruct: as for `prune`.
         steps: recovery steps; 0 leaves the recovery out.
         test: what to measure on: a folder, pairs, `bundled` photos, or None to skip PSNR.
         dual: a trained dual model; None fits one on the loader first.
         finetune_settings: all settings of the recovery; `steps` wins over its own.
+        teacher: a network of the same scale to learn from in recovery; by default the one that
+            `finetune_settings` names, else `model`.
+        rounds: 2 removes part of the channels, recovers for a third of the steps, and removes the
+            rest; None takes 1, up to a ratio of `drc.rounds.TWO_ROUNDS_ABOVE`.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
         progress: told what is being done.
@@ -241,44 +298,46 @@ def compress(
     model = plain_network(model)
     settings = checked(
         ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
-        patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
+        lr_size=lr_size, patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
     strategies.get_strategy(strategy), criteria.get_criterion(importance)
+    if settings.front:
+        raise UsageError("drc.compress takes one ratio; drc.search gives plans for several")
     if steps < 0:
         raise UsageError(f"steps is {steps}; recovery takes 0 or more")
-    notes: list[str] = []
-    seconds: dict[str, dict[str, Any]] = {}
-    calibration = _timed(
-        seconds, "calibrate",
-        lambda: calibrate(model, loader, dual, settings, device, seed, progress, notes),
+    if rounds not in (None, 1, 2):
+        raise UsageError(f"rounds is {rounds}; it takes 1 or 2")
+    recovery = finetune_settings or FinetuneSettings()
+    teacher = _teacher(model, teacher, recovery)
+    job = Job(
+        loader, importance, reconstruct, model if teacher is None else teacher, dual, recovery,
+        device, seed, progress,
     )  # fmt: skip
-    plan = _timed(seconds, "search", lambda: plan_widths(model, calibration, settings, notes))
-    pruned = _timed(seconds, "prune", lambda: cut_by_plan(model, calibration, plan, importance))
-    recovered = None
-    if steps:
-        recovered = _timed(
-            seconds, "finetune",
-            lambda: finetune(
-                pruned, loader, teacher=model, dual=calibration.dual, settings=finetune_settings,
-                steps=steps, device=device, seed=seed, progress=progress,
-            ),
-        )  # fmt: skip
-    networks = Networks(before=model, pruned=pruned, recovered=recovered)
+    twice = (rounds or default_rounds(settings.ratio)) == 2
+    made = (job.twice if twice else job.once)(model, settings, steps)
+    networks = Networks(before=model, pruned=made.pruned, recovered=made.recovered)
+    taught = in_words("the dense network" if teacher is None else teacher, recovery)
     story = Story(
         command="drc.compress",
         weights="as given",
         importance=importance,
         calibration=f"{patches} crops of the given loader",
-        recovery=f"{steps} steps on the given loader" if steps else "not run",
-        steps=seconds,
-        notes=tuple(notes),
+        recovery=f"{steps} steps on the given loader, {taught}" if steps else "not run",
+        steps=job.seconds,
+        notes=tuple(job.notes),
     )
-    report = collect(networks, plan, story, test=test, device=device, progress=progress)
-    return Result(recovered if recovered is not None else pruned, plan, report)
+    report = collect(networks, made.plan, story, test=test, device=device, progress=progress)
+    return Result(made.model, made.plan, report)
 
 
-def _timed(seconds: dict[str, dict[str, Any]], name: str, work: Callable[[], Outcome]) -> Outcome:
-    start = time.perf_counter()
-    result = work()
-    seconds[name] = {"seconds": round(time.perf_counter() - start, 3)}
-    return result
+def _teacher(
+    model: nn.Module, teacher: nn.Module | None, settings: FinetuneSettings
+) -> nn.Module | None:
+    """What the caller gives to learn from, else what the settings name, else None."""
+    traits = get_traits(model)
+    distils = settings.distill or settings.features
+    if teacher is None and settings.teacher is not None and distils:
+        teacher = open_teacher(settings.teacher, traits.scale)
+    if teacher is not None:
+        teacher_factor(traits, teacher)
+    return teacher

@@ -1,23 +1,18 @@
-"""The settings of every step. A YAML file sets them, the command line wins, unknown keys fail."""
+"""The settings of every step, validated; `drc.config_reader` reads them from files and options."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
-
-from drc.errors import UsageError
 
 SMALLEST_PATCH = 8
 TILE_OVERLAP = 16
@@ -30,6 +25,8 @@ WHICH_NETWORK = (
 
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -74,31 +71,83 @@ class SearchSettings(Settings):
 
     Attributes:
         strategy: name of a search strategy.
-        budget: what `ratio` counts.
-        ratio: fraction removed, between 0 and 1.
-        round_to: widths are multiples of this.
+        sensitivity: of `allocate`, the criterion whose scores say what a width loses.
+        budget: what `ratio` counts; `latency` is measured, on the device of the search.
+        ratio: fraction removed, between 0 and 1. A list of several makes the front, and its first
+            is the ratio of the run.
+        front: the ratios that one search solves, in the order given; empty for `ratio` alone.
+        round_to: widths are multiples of this; `auto` asks the device which ones it likes.
         min_width: no group gets narrower than this.
+        lr_size: height and width of the LR image for the budgets `macs` and `latency`.
         patches: calibration crops.
         patch: LR side of a crop, in pixels.
         dual_weight: lambda of the dual regression loss.
         dual_steps: steps to refine the dual model that is fitted when none is given.
+        darts_steps: of `dual_darts`, pairs of updates of widths and weights.
+        darts_order: of its gradient: 2 looks ahead over one update of the weights, 1 does not.
+        darts_lr: of its weights (SGD).
+        darts_arch_lr: of its width logits (Adam).
+        darts_batch: its crops per step, from each half of the calibration data.
     """
 
     strategy: str = "allocate"
-    budget: Literal["params", "macs"] = "params"
-    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    round_to: Positive = 4
+    sensitivity: str = "dual_obs"
+    budget: Literal["params", "macs", "latency"] = "params"
+    ratio: Ratio = 0.3
+    front: tuple[Ratio, ...] = ()
+    round_to: Positive | Literal["auto"] = 4
     min_width: Positive = 4
+    lr_size: tuple[Positive, Positive] = (96, 96)
     patches: Positive = 64
     patch: Annotated[int, Field(ge=SMALLEST_PATCH)] = 32
     dual_weight: Weight = 0.1
     dual_steps: Annotated[int, Field(ge=0)] = 50
+    darts_steps: Positive = 2500
+    darts_order: Literal[1, 2] = 2
+    darts_lr: Rate = 1e-4
+    darts_arch_lr: Rate = 3e-4
+    darts_batch: Positive = 16
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_ratios(cls, values: Any) -> Any:
+        ratios = values.get("ratio") if isinstance(values, dict) else None
+        if not isinstance(ratios, (list, tuple)) or not ratios:
+            return values
+        once = tuple(r for place, r in enumerate(ratios) if r not in ratios[:place])
+        return {**values, "ratio": once[0], "front": once if len(once) > 1 else ()}
+
+    @field_validator("round_to", mode="before")
+    @classmethod
+    def _whole_or_auto(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError("should be a whole number of at least 1, or auto")
+        return value
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """All that one search solves."""
+        return self.front or (self.ratio,)
 
 
 class PruneSettings(Settings):
-    """How channels are ranked: `importance` names a criterion."""
+    """How channels are ranked and removed.
 
-    importance: str = "dual_taylor"
+    Attributes:
+        importance: name of a criterion.
+        reconstruct: refit the layers that read removed channels, in closed form.
+        greedy_steps: of `dual_greedy`, SGD steps on the layer after each channel.
+        greedy_lr: of these steps, each of which moves a weight by this fraction of its norm.
+        greedy_batch: its crops per pass.
+    """
+
+    importance: str = "dual_obs"
+    reconstruct: bool = True
+    greedy_steps: Annotated[int, Field(ge=0)] = 2
+    greedy_lr: Rate = 1e-2
+    greedy_batch: Positive = 16
 
 
 class FinetuneSettings(Settings):
@@ -110,7 +159,10 @@ class FinetuneSettings(Settings):
         patch: LR side of a crop, in pixels.
         lr: peak learning rate of Adam.
         primal: weight of the loss to the HR image.
-        distill: weight of the loss to the dense network's output.
+        distill: weight of the loss to the teacher's output.
+        features: weight of the loss to the outputs of the teacher's layers.
+        teacher: a registered network, or a checkpoint file, to learn from in place of the dense
+            network; code of the user's as for `RunSettings.model`.
         dual_weight: weight of the dual loss, lambda.
         train_dual: train the dual model along, on its own loss.
         kernel_weight: weight of the loss of the estimated blur kernel; without effect for networks
@@ -130,6 +182,8 @@ class FinetuneSettings(Settings):
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     primal: Weight = 1.0
     distill: Weight = 1.0
+    features: Weight = 0.0
+    teacher: str | None = None
     dual_weight: Weight = 0.1
     train_dual: bool = False
     kernel_weight: Weight = 1.0
@@ -140,6 +194,13 @@ class FinetuneSettings(Settings):
     checkpoint_every: Positive = 100
     log_every: Positive = 10
     channels_last: bool = True
+
+    @field_validator("teacher")
+    @classmethod
+    def _resolve_teacher(cls, value: str | None) -> str | None:
+        if value is None or ":" in value or not is_file(value):
+            return _absolute_code(value)
+        return _absolute(value, keep=(), default="")
 
 
 class ReportSettings(Settings):
@@ -172,6 +233,8 @@ class RunSettings(Settings):
         dual: a file with a trained dual model; None to use a published one or fit one.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
+        rounds: 2 compresses part of the way, recovers, and goes on; None for 1 up to the ratio
+            where two are the default (`drc.rounds`).
         output: the run folder; None for a new one under `runs/`.
     """
 
@@ -181,6 +244,7 @@ class RunSettings(Settings):
     dual: str | None = None
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
+    rounds: Literal[1, 2] | None = None
     output: str | None = None
     data: DataSettings = DataSettings()
     search: SearchSettings = SearchSettings()
@@ -191,10 +255,7 @@ class RunSettings(Settings):
     @field_validator("model")
     @classmethod
     def _resolve_model(cls, value: str | None) -> str | None:
-        file, colon, factory = (value or "").rpartition(":")
-        if not file.endswith(".py"):
-            return value
-        return f"{_absolute(file, keep=(), default='')}{colon}{factory}"
+        return _absolute_code(value)
 
     @field_validator("weights")
     @classmethod
@@ -207,32 +268,6 @@ class RunSettings(Settings):
         return _absolute(value, keep=(), default="default")
 
 
-def load_settings(
-    path: Path | str | None,
-    overrides: Mapping[str, Any],
-    base: Mapping[str, Any] | None = None,
-) -> RunSettings:
-    """Lay a YAML file of settings over `base`, and the command line over both.
-
-    Args:
-        path: the YAML file, or None.
-        overrides: nested like `RunSettings`; entries that are None are left out.
-        base: the settings of a run that goes on; None for the defaults.
-
-    Raises:
-        UsageError: a missing or unreadable file, an unknown key, or a value out of its range.
-    """
-    file = _read_yaml(Path(path)) if path is not None else {}
-    merged = _merge(_merge(base or {}, file), overrides)
-    try:
-        settings = RunSettings.model_validate(merged)
-    except ValidationError as error:
-        raise UsageError(_explain(error)) from None
-    if settings.model is None and settings.weights in (None, "none"):
-        raise UsageError(WHICH_NETWORK)
-    return settings
-
-
 def _absolute(value: str | None, keep: tuple[str, ...], default: str) -> str | None:
     """Make a path absolute, because later commands may start in another folder."""
     if value is None or value == default:
@@ -240,61 +275,14 @@ def _absolute(value: str | None, keep: tuple[str, ...], default: str) -> str | N
     return value if value in keep else str(Path(value).expanduser().absolute())
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UsageError(f"cannot read the settings file {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise UsageError(f"the settings file {path} is not valid YAML{where}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UsageError(f"the settings file {path} must hold keys and values, such as `model:`")
-    return values
+def _absolute_code(value: str | None) -> str | None:
+    """Make the path in `file.py:factory` absolute; other names stay."""
+    file, colon, factory = (value or "").rpartition(":")
+    if not file.endswith(".py"):
+        return value
+    return f"{_absolute(file, keep=(), default='')}{colon}{factory}"
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value)
-        elif value is not None:
-            merged[key] = value
-    return merged
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem of a validation error, in one line."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"there is no setting {key!r}; {_nearest(key)}"
-    if problem["type"] == "missing":
-        return f"the setting {key!r} is missing"
-    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{key} is {problem['input']!r}, but it {message}"
-
-
-def _nearest(key: str) -> str:
-    known = list(_keys(RunSettings))
-    last = key.rsplit(".", 1)[-1]
-    # The right name in the wrong section is the likeliest mistake.
-    moved = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = moved or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    section = key.rpartition(".")[0]
-    names = [name for name in known if name.rpartition(".")[0] == section]
-    return f"known: {', '.join(names or known)}"
-
-
-def _keys(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, info in settings.model_fields.items():
-        yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _keys(info.annotation, f"{prefix}{name}.")
+def is_file(name: str) -> bool:
+    """Whether `name` is meant as a checkpoint file, not as a registered network."""
+    return len(Path(name).parts) > 1 or bool(Path(name).suffix)

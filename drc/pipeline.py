@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -13,23 +15,23 @@ from torch import nn
 from drc.artifacts.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
 from drc.config import SearchSettings
 from drc.data.batches import BatchReader
-from drc.errors import ModelError, RunError, UsageError
-from drc.evaluation.complexity import macs_per_weight
-from drc.graph.cost import CostModel
+from drc.errors import BudgetError, ModelError, RunError, UsageError
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
-from drc.graph.surgery import copy_of, cut
+from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
 from drc.graph.trace import trace
 from drc.graph.verify import check
 from drc.importance.base import Calibration, keep_best, score
+from drc.importance.dual_taylor import single_crops
 from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
+from drc.reconstruct.refit import refit
 from drc.runtime import Progress, resolve_device, seed_everything
-from drc.strategies.base import TOLERANCE, Problem, solve, width_options
+from drc.strategies.budget import meet, pose
 from drc.training.dual_fit import fit_dual
+from drc.training.randomness import RandomState
 
-MACS_LR_SIZE = (96, 96)
-"""The LR input at which MACs are counted, as in the papers."""
+_REFIT_CROPS = 64  # all at once go through the network
 
 Loader = Iterable[Any]
 Validated = TypeVar("Validated", bound=BaseModel)
@@ -80,34 +82,9 @@ def calibrate(
 def plan_widths(
     model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
 ) -> Plan:
-    graph, macs = calibration.graph, settings.budget == "macs"
-    per_tensor = macs_per_weight(calibration.model, MACS_LR_SIZE) if macs else None
-    cost = CostModel(graph, calibration.model, per_tensor)
-    before = cost(cost.dense)
-    elsewhere = per_tensor[""] / before if per_tensor else 0.0
-    if elsewhere > TOLERANCE:
-        notes = [
-            *notes,
-            f"{elsewhere:.0%} of the MACs are spent outside the weights of layers and predicted "
-            "as constant: the true count may be lower",
-        ]
-    limit = int(before * (1 - settings.ratio))
-    problem = Problem(
-        calibration=calibration,
-        cost=cost,
-        limit=limit,
-        options=[width_options(g, settings.round_to, settings.min_width) for g in graph.groups],
-        what="MACs" if macs else "parameters",
-        settings=settings,
-    )
-    widths = solve(settings.strategy, problem)
-    predicted = cost(widths)
-    if predicted < (1 - TOLERANCE) * limit:
-        notes = [
-            *notes,
-            f"no plan within {TOLERANCE:.0%} of the budget was found: this one removes "
-            f"{1 - predicted / before:.1%}",
-        ]
+    graph, notes = calibration.graph, list(notes)
+    problem = pose(calibration, settings, notes)
+    widths = meet(problem, notes)
     traits = get_traits(model)
     return Plan(
         model=traits.preset or type(model).__qualname__,
@@ -118,12 +95,13 @@ def plan_widths(
         budget=Budget(
             kind=settings.budget,
             ratio=settings.ratio,
-            before=before,
-            limit=limit,
-            predicted=predicted,
-            lr_size=MACS_LR_SIZE if macs else None,
+            before=problem.cost(problem.dense),
+            limit=problem.limit,
+            predicted=problem.cost(widths),
+            lr_size=None if settings.budget == "params" else settings.lr_size,
         ),
         seed=calibration.seed,
+        expected_loss=problem.expected_loss,
         notes=notes,
         frozen=[
             FrozenChannels(name=f.name, channels=f.size, reason=f.reason) for f in graph.frozen
@@ -131,10 +109,52 @@ def plan_widths(
     )
 
 
+@dataclass(frozen=True)
+class Front:
+    """The plans of one search for several ratios.
+
+    Attributes:
+        plans: for the ratios that can be reached, in the order given.
+        missed: for each of the others, why there is no plan.
+    """
+
+    plans: list[Plan]
+    missed: dict[float, str]
+
+
+def plan_front(
+    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
+) -> Front:
+    """A plan for each of `settings.ratios`, each as a search for it alone finds it.
+
+    What a strategy has read off the calibration data for one ratio serves the others.
+
+    Raises:
+        BudgetError: none of the ratios can be reached.
+    """
+    device = next(calibration.model.parameters()).device
+    state = RandomState.capture(device)
+    front = Front([], {})
+    for ratio in settings.ratios:
+        state.restore(device)
+        try:
+            alone = settings.model_copy(update={"ratio": ratio, "front": ()})
+            front.plans.append(plan_widths(model, calibration, alone, notes))
+        except BudgetError as error:
+            front.missed[ratio] = str(error)
+    if not front.plans:
+        raise BudgetError(front.missed[min(front.missed)])
+    return front
+
+
 def cut_by_plan(
-    model: nn.Module, calibration: Calibration, plan: Plan, importance: str
+    model: nn.Module,
+    calibration: Calibration,
+    plan: Plan,
+    importance: str,
+    reconstruct: bool = True,
 ) -> nn.Module:
-    """Rank the channels and cut those the plan has no room for.
+    """Rank the channels, cut those the plan has no room for, and refit what read them.
 
     Raises:
         RunError: the plan belongs to other weights.
@@ -147,7 +167,21 @@ def cut_by_plan(
     keep = keep_best(scores, calibration.widths)
     image = example_input(calibration.model, get_traits(model).channels)
     check(calibration.model, calibration.graph, keep, image)
-    return cut(model, calibration.graph, keep).eval()
+    small = cut(calibration.model, calibration.graph, keep).eval()
+    if reconstruct:
+        _refit(calibration, small, keep)
+    return small.to(next(model.parameters()).device)
+
+
+def _refit(calibration: Calibration, small: nn.Module, keep: KeepSets) -> None:
+    crops = [lr for lr, _ in itertools.islice(single_crops(calibration), _REFIT_CROPS)]
+    images = torch.cat([lr for lr in crops if lr.shape == crops[0].shape])
+    kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
+    refit(
+        calibration.model, small, images, kept, seed=calibration.seed,
+        progress=calibration.progress,
+    )  # fmt: skip
+    calibration.crop_passes += 2 * len(images)
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:

@@ -104,7 +104,7 @@ def test_a_newer_plan_is_refused(tmp_path: Path) -> None:
         ({"groups": {"a": {"keep": 5, "of": 4}}}, "groups.a: keeps 5 of 4 channels"),
         ({"groups": {"a": {"keep": 0, "of": 4}}}, "groups.a.keep: input should be greater"),
         ({"groups": {"a": {"keep": 1, "of": 4, "by": 1}}}, "groups.a.by: unknown key"),
-        ({"budget": {"kind": "joules"}}, "budget.kind: input should be 'params' or 'macs'"),
+        ({"budget": {"kind": "joules"}}, "budget.kind: input should be 'params', 'macs' or 'lat"),
     ],
 )
 def test_a_wrong_plan_says_where(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -12,7 +12,7 @@ from helpers.cli import TinyWork, assert_one_line, drc
 from drc.cli.launch import new_run, old_run
 from drc.cli.options import overrides
 from drc.cli.stages import run_prune, run_report, run_search
-from drc.config import load_settings
+from drc.config_reader import load_settings
 from drc.errors import UsageError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from drc.config import load_settings
+from drc.config_reader import load_settings
 from drc.errors import UsageError
 
 

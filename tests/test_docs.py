@@ -23,7 +23,8 @@ from drc.artifacts.checkpoint import Header
 from drc.artifacts.plan import Plan
 from drc.cli.app import app
 from drc.cli.options import _PLACES as PLACES
-from drc.config import RunSettings, load_settings
+from drc.config import RunSettings
+from drc.config_reader import load_settings
 from drc.graph import ids
 from drc.graph.sizes import OPS, SizeRule
 from drc.importance.base import list_criteria

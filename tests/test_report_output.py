@@ -8,7 +8,7 @@ import json
 import pytest
 
 from drc.report.markdown import to_markdown
-from drc.report.rows import rows
+from drc.report.rows import rows, title
 from drc.report.schema import (
     Counters,
     DataUsed,
@@ -140,3 +140,13 @@ def test_a_bar_in_a_name_does_not_break_the_markdown_table(report):
 def test_long_paths_stay_in_one_piece_in_the_table(report):
     path = "/runs/" + "long" * 60 + "/pruned.safetensors"
     assert path in _table(report.model_copy(update={"files": {"pruned network": path}}))
+
+
+def test_the_title_tells_what_the_budget_counts(report: Report) -> None:
+    assert title(report) == "drn_s x4: 35.1% of the parameters removed (35% asked)"
+    plan = report.plan.model_copy(update={"budget": "latency", "ratio": 0.3})
+    timed = report.model_copy(update={"plan": plan})
+    assert title(timed) == "drn_s x4: 30.0% of the latency removed (30% asked)"
+    after = report.after.model_copy(update={"latency_ms": None})
+    untimed = timed.model_copy(update={"after": after})
+    assert title(untimed) == "drn_s x4: 34.3% of the MACs removed (30% asked)"

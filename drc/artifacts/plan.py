@@ -44,7 +44,7 @@ class FrozenChannels(_Strict):
 
 
 class Budget(_Strict):
-    """What the plan had to meet, in parameters or in multiply-adds.
+    """What the plan had to meet, in parameters, multiply-adds, or microseconds of one forward pass.
 
     Attributes:
         kind: what is counted.
@@ -52,15 +52,25 @@ class Budget(_Strict):
         before: the count of the dense network.
         limit: the largest count allowed after.
         predicted: the count that this plan gives.
-        lr_size: height and width of the LR image at which MACs are counted; None for parameters.
+        lr_size: height and width of the LR image for which MACs are counted or time is measured;
+            None for parameters.
     """
 
-    kind: Literal["params", "macs"]
+    kind: Literal["params", "macs", "latency"]
     ratio: float = Field(gt=0, lt=1)
     before: int = Field(ge=1)
     limit: int = Field(ge=0)
     predicted: int = Field(ge=0)
     lr_size: tuple[int, int] | None = Field(default=None, strict=False)
+
+    @property
+    def unit(self) -> str:
+        """What `shown` gives the counts in."""
+        return {"params": "parameters", "macs": "MACs", "latency": "ms"}[self.kind]
+
+    def shown(self, count: int) -> int | float:
+        """A count for people to read: a time in milliseconds, others as they are."""
+        return count / 1000 if self.kind == "latency" else count
 
 
 class Plan(_Strict):
@@ -75,6 +85,8 @@ class Plan(_Strict):
         groups: group name -> width, in the order of the network.
         budget: what the plan meets.
         seed: the seed of the search.
+        expected_loss: what the strategy expects the plan to add to the loss it went by, to compare
+            plans of one search; None where it expects nothing.
         notes: what a reader should know, one sentence each.
         frozen: the channels that no plan can remove.
     """
@@ -87,8 +99,15 @@ class Plan(_Strict):
     groups: dict[str, GroupWidth]
     budget: Budget
     seed: int
+    expected_loss: float | None = None
     notes: list[str] = Field(default_factory=list)
     frozen: list[FrozenChannels] = Field(default_factory=list)
+
+    @property
+    def kept(self) -> float:
+        """The share of the removable channels that stay, 0 to 1."""
+        widths = self.groups.values()
+        return sum(width.keep for width in widths) / sum(width.of for width in widths)
 
     def save(self, path: Path | str) -> None:
         """Write the plan as YAML, atomically. Raises RunError when the system refuses."""

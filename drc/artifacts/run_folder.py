@@ -92,6 +92,21 @@ class RunFolder:
         return self.path / "plan.yaml"
 
     @property
+    def front_path(self) -> Path:
+        """The folder of the plans of a search for several ratios."""
+        return self.path / "plans"
+
+    def front_plan_path(self, ratio: float) -> Path:
+        """Where the plan for one of several ratios lies: `plans/ratio_0.50.yaml`."""
+        short = f"{ratio:.2f}"
+        return self.front_path / f"ratio_{short if float(short) == ratio else ratio}.yaml"
+
+    @property
+    def first_round(self) -> RunFolder:
+        """The run folder, inside this one, of the first of two rounds."""
+        return RunFolder(self.path / "round1")
+
+    @property
     def dual_path(self) -> Path:
         return self.path / "dual.safetensors"
 

@@ -24,15 +24,16 @@ class Display:
 
     Args:
         quiet: show nothing.
+        transient: leave no bars behind.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, transient: bool = False) -> None:
         self.silent = quiet or not is_main_process()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
         if not self.silent and sys.stderr.isatty():
-            self._bars = _make_bars()
+            self._bars = _make_bars(transient)
             self._bars.start()
 
     def __call__(self, what: str, done: int, total: int, metrics: dict[str, float]) -> None:
@@ -64,7 +65,7 @@ class Display:
             self._bars = None
 
 
-def _make_bars() -> Bars:
+def _make_bars(transient: bool) -> Bars:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -83,4 +84,5 @@ def _make_bars() -> Bars:
         TimeRemainingColumn(),
         TextColumn("{task.fields[metrics]}"),
         console=Console(stderr=True),
+        transient=transient,
     )

@@ -15,6 +15,7 @@ def command(
     batch: o.Batch = None,
     recovery_patch: o.RecoveryPatch = None,
     lr: o.LearningRate = None,
+    teacher: o.Teacher = None,
     amp: o.Amp = None,
     checkpoint_every: o.CheckpointEvery = None,
     workers: o.Workers = None,
@@ -25,7 +26,7 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Recover the quality, with the dense network as teacher.
+    """Recover the quality, with the dense network or another as teacher.
 
     Runs in one process, or in several under `torchrun --nproc-per-node N -m drc finetune`.
 

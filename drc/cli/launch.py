@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.options import overrides
-from drc.config import RunSettings, load_settings
+from drc.config import RunSettings
+from drc.config_reader import load_settings
 from drc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ _FIXED = (
     "dual",
     "search.budget",
     "search.ratio",
+    "search.front",
+    "rounds",
     "search.strategy",
     "search.round_to",
     "search.min_width",
+    "search.lr_size",
 )
 
 
@@ -48,9 +52,10 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
     with _session(settings, params, command) as session:
         session.check()
         # Later steps refuse a network that has changed its scale meanwhile.
-        settings = session.settings = settings.model_copy(update={"scale": session.scale})
+        fixed = {"scale": session.scale, "rounds": session.rounds}
+        settings = session.settings = settings.model_copy(update=fixed)
         session.folder = RunFolder.create(
-            settings.output, session.name, session.scale, _plain(settings)
+            settings.output, session.name, session.scale, session.plain_settings()
         )
         session.display.log(f"run folder: {session.run.path}")
         try:
@@ -86,6 +91,8 @@ def old_run(
             "name the run to resume by --run DIR, or start a new one without --resume"
         )
     for name in set(changed).intersection(_FIXED):
+        if name == "search.ratio" and command == "drc prune" and stored.search.front:
+            continue  # one of the plans that the run has
         raise UsageError(
             f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
         )
@@ -95,14 +102,10 @@ def old_run(
         changes = settings != stored and is_main_process()
         resumable = command == "drc finetune"
         if changes and resumable:
-            run.write_config(_plain(settings))  # what --resume goes on with
+            run.write_config(session.plain_settings())  # what --resume goes on with
         yield session
         if changes and not resumable:  # a step that failed changes nothing
-            run.write_config(_plain(settings))
-
-
-def _plain(settings: RunSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"output"})
+            run.write_config(session.plain_settings())
 
 
 def _flat(settings: RunSettings) -> dict[str, Any]:
@@ -131,9 +134,15 @@ def _refuse_launcher(command: str) -> None:
 
 
 def _discard_without_plan(run: RunFolder) -> None:
-    if run.plan_path.exists():
+    if run.first_round.path.is_dir():
+        _discard_without_plan(run.first_round)
+    if run.plan_path.exists() or run.first_round.path.is_dir():
         return
     with suppress(OSError):
         for path in (run.config_path, run.steps_path, run.dual_path):
             path.unlink(missing_ok=True)
+        if run.front_path.is_dir():
+            for path in run.front_path.iterdir():
+                path.unlink()
+            run.front_path.rmdir()
         run.path.rmdir()

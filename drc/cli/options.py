@@ -31,11 +31,32 @@ TestData = Annotated[
     str | None,
     typer.Option(help="Images to measure on, `bundled` or `none` [default: bundled photos]."),
 ]
-Budget = Annotated[str | None, typer.Option(help="params or macs [default: params].")]
-Ratio = Annotated[float | None, typer.Option(help="Fraction to remove [default: 0.3].")]
+Budget = Annotated[str | None, typer.Option(help="params, macs or latency [default: params].")]
+Ratios = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--ratio",
+        metavar="FLOAT",
+        help="Fraction to remove; several times for a plan each [default: 0.3].",
+    ),
+]
+ChosenRatio = Annotated[
+    float | None,
+    typer.Option("--ratio", help="Of a search for several: the plan to use [default: the first]."),
+]
 Strategy = Annotated[str | None, typer.Option(help="Search strategy [default: allocate].")]
-Importance = Annotated[str | None, typer.Option(help="Criterion [default: dual_taylor].")]
-RoundTo = Annotated[int | None, typer.Option(help="Widths are multiples of this [default: 4].")]
+Reconstruct = Annotated[
+    bool | None,
+    typer.Option(
+        "--reconstruct/--no-reconstruct",
+        help="Refit the layers that read removed channels [default: yes].",
+    ),
+]
+Importance = Annotated[str | None, typer.Option(help="Criterion [default: dual_obs].")]
+RoundTo = Annotated[
+    str | None,
+    typer.Option(help="Widths are multiples of this; `auto` asks the device [default: 4]."),
+]
 MinWidth = Annotated[int | None, typer.Option(help="Narrowest width [default: 4].")]
 Patches = Annotated[int | None, typer.Option(help="Calibration crops [default: 64].")]
 Patch = Annotated[int | None, typer.Option(help="LR side of a crop [default: 32].")]
@@ -45,6 +66,13 @@ RecoveryPatch = Annotated[
 Steps = Annotated[int | None, typer.Option(help="Recovery steps [default: 300].")]
 Batch = Annotated[int | None, typer.Option(help="Crops per recovery step [default: 8].")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate [default: 2e-4].")]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Registered network or checkpoint file to learn from [default: the dense network]."
+    ),
+]
+Rounds = Annotated[int | None, typer.Option(help="1, or 2 to compress in two halves [default: 1].")]
 Amp = Annotated[str | None, typer.Option(help="Autocast: no, bf16 or fp16 [default: no].")]
 CheckpointEvery = Annotated[
     int | None, typer.Option(help="Steps between checkpoints [default: 100].")
@@ -94,10 +122,13 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "patch": ("search.patch", "finetune.patch"),
     "recovery_patch": ("finetune.patch",),
     "importance": ("prune.importance",),
+    "reconstruct": ("prune.reconstruct",),
     "steps": ("finetune.steps",),
     "batch": ("finetune.batch",),
     "lr": ("finetune.lr",),
     "amp": ("finetune.amp",),
+    "teacher": ("finetune.teacher",),
+    "rounds": ("rounds",),
     "checkpoint_every": ("finetune.checkpoint_every",),
 }
 
@@ -106,7 +137,7 @@ def overrides(params: Mapping[str, Any]) -> dict[str, Any]:
     """Nest the options that were given as `RunSettings` nests them; the rest are left out."""
     nested: dict[str, Any] = {}
     for name, value in params.items():
-        if value is None:
+        if value is None or value == ():  # how a list that was not given comes
             continue
         for place in _PLACES.get(name, ()):
             section, _, key = place.rpartition(".")

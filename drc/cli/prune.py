@@ -10,7 +10,9 @@ from drc.cli import options as o
 def command(
     ctx: typer.Context,
     run: o.Run = None,
+    ratio: o.ChosenRatio = None,
     importance: o.Importance = None,
+    reconstruct: o.Reconstruct = None,
     data: o.Data = None,
     patches: o.Patches = None,
     workers: o.Workers = None,

@@ -16,7 +16,7 @@ def command(
     data: o.Data = None,
     test_data: o.TestData = None,
     budget: o.Budget = None,
-    ratio: o.Ratio = None,
+    ratio: o.Ratios = None,
     strategy: o.Strategy = None,
     round_to: o.RoundTo = None,
     min_width: o.MinWidth = None,
@@ -42,15 +42,22 @@ def command(
     with new_run("drc search", ctx.params) as session:
         from drc.cli.stages import run_search
 
-        plan = run_search(session)
+        front = run_search(session)
+        plan = front.plans[0]
         found = plan.budget
         result = {
             "plan": str(session.run.plan_path),
             "groups": len(plan.groups),
             "budget": found.kind,
-            "before": found.before,
-            "limit": found.limit,
-            "predicted": found.predicted,
+            "unit": found.unit,
+            "before": found.shown(found.before),
+            "limit": found.shown(found.limit),
+            "predicted": found.shown(found.predicted),
             "removed": round(1 - found.predicted / found.before, 4),
         }
-        print_step(session, "search", result, as_json)
+        if not session.settings.search.front:
+            print_step(session, "search", result, as_json)
+            return
+        from drc.cli.front import print_front
+
+        print_front(session, front, result, as_json)

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from drc.artifacts.plan import Plan
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.errors import Interrupted
-from drc.config import RunSettings
+from drc.config import FinetuneSettings, RunSettings, SearchSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
@@ -25,11 +26,14 @@ from drc.evaluation.inference import Inference
 from drc.importance.base import Calibration, get_criterion
 from drc.models.blind import KernelEstimator
 from drc.models.dual import DualModel
-from drc.models.resolve import open_network, open_saved
+from drc.models.resolve import open_network, open_saved, open_teacher
 from drc.models.traits import Traits, get_traits
 from drc.models.weights import load_dual
+from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
 from drc.runtime import resolve_device, seed_everything
 from drc.strategies.base import get_strategy
+from drc.training.distill import teacher_factor
+from drc.training.feature_distill import find_places
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Session:
         command: what the user typed, such as `drc prune`.
         folder: the run folder, once it is made.
         calibration: set by the first step that needs it.
+        whole: the run of which this is the first round; None for a run of its own.
     """
 
     settings: RunSettings
@@ -49,6 +54,7 @@ class Session:
     command: str
     folder: RunFolder | None = None
     calibration: Calibration | None = None
+    whole: Session | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -59,9 +65,75 @@ class Session:
     @cached_property
     def dense(self) -> nn.Module:
         """The network before compression. Raises UsageError, WeightsError and ModelError."""
+        if self.whole is not None:
+            return self.whole.dense
         settings = self.settings
         seed_everything(settings.seed)  # every command must draw the same initial weights
         return open_network(settings.model, settings.weights, settings.scale, self.display)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run takes."""
+        is_new = self.command == "drc compress" and self.folder is None
+        default = default_rounds(self.settings.search.ratio) if is_new else 1
+        return self.settings.rounds or default
+
+    def first_round(self) -> Session:
+        """The session of the first of two rounds, in a folder inside this run's."""
+        settings, run = self.settings, self.run.first_round
+        ratio, steps = first_ratio(settings.search.ratio), first_steps(settings.finetune.steps)
+        changes = {
+            "rounds": 1,
+            "search": settings.search.model_copy(update={"ratio": ratio}),
+            "finetune": settings.finetune.model_copy(update={"steps": steps}),
+        }
+        first = Session(settings.model_copy(update=changes), self.display, self.command)
+        first.whole = self
+        if not run.steps_path.exists():
+            run = RunFolder.create(run.path, self.name, self.scale, first.plain_settings())
+        first.folder = run
+        return first
+
+    @cached_property
+    def base(self) -> nn.Module:
+        """What search and pruning start from: the dense network, or what a first round left."""
+        if self.rounds == 1:
+            return self.dense
+        return self.saved(need(self.run.first_round.finetuned_path, "network", "drc compress"))
+
+    @property
+    def search(self) -> SearchSettings:
+        """Settings of the search on `base`."""
+        settings = self.settings.search
+        if self.rounds == 1:
+            return settings
+        ratio = second_ratio(Plan.load(self.run.first_round.plan_path), settings.ratio)
+        return settings.model_copy(update={"ratio": ratio})
+
+    @property
+    def steps_before(self) -> int:
+        """Recovery steps that an earlier round has done. Raises UsageError."""
+        return 0 if self.rounds == 1 else first_steps(self.settings.finetune.steps)
+
+    @property
+    def recovery(self) -> FinetuneSettings:
+        """Settings of the recovery of this round. Raises UsageError."""
+        options = self.settings.finetune
+        return options.model_copy(update={"steps": options.steps - self.steps_before})
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """What recovery learns from, a network of the same scale. Raises DrcError."""
+        name = self.settings.finetune.teacher
+        if name is None:
+            return self.dense
+        if self.whole is not None:
+            return self.whole.teacher
+        teacher = open_teacher(name, self.scale, self.display)
+        teacher_factor(self.traits, teacher)
+        if self.settings.finetune.features:
+            find_places(self.dense, teacher)
+        return teacher
 
     @property
     def traits(self) -> Traits:
@@ -124,9 +196,18 @@ class Session:
     def check(self) -> None:
         """Find out early, before hours of work, that an input cannot be used."""
         settings = self.settings
+        if settings.search.front and self.command == "drc compress":
+            raise UsageError(
+                "drc compress takes one ratio; `drc search` solves several, and "
+                "`drc prune --ratio` takes one of its plans"
+            )
+        if self.rounds == 2 and self.command == "drc search":
+            raise UsageError("a search is of one round; `drc compress` takes two")
+        _ = self.recovery
         resolve_device(settings.device)
         get_strategy(settings.search.strategy)
         get_criterion(settings.prune.importance)
+        get_criterion(settings.search.sensitivity)
         _ = self.inference, self.dense, self.degradation, self.train_pairs, self.test_pairs
         if self.traits.channels not in (1, 3):
             raise UsageError(
@@ -139,6 +220,9 @@ class Session:
             DualModel(self.scale)  # refuses a scale that it cannot have
         if settings.dual is not None:
             load_dual(settings.dual, self.scale, self.traits.channels)
+        distils = settings.finetune.distill or settings.finetune.features
+        if distils and self.command in ("drc compress", "drc finetune"):
+            _ = self.teacher
 
     def _check_blur(self, size: int) -> None:
         patch = self.settings.finetune.patch
@@ -166,7 +250,8 @@ class Session:
         earlier = self.run.read_steps().get(name, {}) if goes_on else {}
         start = time.perf_counter() - float(earlier.get("seconds", 0.0))
         facts: dict[str, Any] = {}
-        self.display.log(f"{name} ...")
+        title = name if self.whole is None else f"round 1: {name}"
+        self.display.log(f"{title} ...")
         finished = False
         try:
             yield facts
@@ -178,10 +263,22 @@ class Session:
             record = {"seconds": seconds, "finished": finished, **facts}
             if finished:
                 self.record(name, record)
-                self.display.log(f"{name} took {seconds:.1f} s")
+                self.display.log(f"{title} took {seconds:.1f} s")
             else:
                 with suppress(DrcError):  # the first error is the one to show
                     self.record(name, record)
+
+    def take_ratio(self, ratio: float) -> None:
+        """Make `ratio`, one of several that were searched, that of the run from now on."""
+        search = self.settings.search
+        if ratio != search.ratio:
+            search = search.model_copy(update={"ratio": ratio})
+            self.settings = self.settings.model_copy(update={"search": search})
+            self.run.write_config(self.plain_settings())
+
+    def plain_settings(self) -> dict[str, Any]:
+        """The settings as `config.yaml` holds them."""
+        return self.settings.model_dump(mode="json", exclude={"output"})
 
     def record(self, name: str, facts: dict[str, Any]) -> None:
         if is_main_process():
@@ -192,9 +289,8 @@ class Session:
 
     def _how_to_go_on(self, name: str) -> str:
         resume = "" if self.command in ("drc prune", "drc report") else " --resume"
-        return (
-            f"interrupted during {name}; go on with: {self.command}{resume} --run {self.run.path}"
-        )
+        path = (self if self.whole is None else self.whole).run.path
+        return f"interrupted during {name}; go on with: {self.command}{resume} --run {path}"
 
 
 def need(path: Path, what: str, command: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -17,25 +18,30 @@ from drc.cli.session import Session, need
 from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
 from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
-from drc.errors import RunError
+from drc.errors import RunError, UsageError
 from drc.importance.base import Calibration
 from drc.models.dual import AnyDual
 from drc.models.registry import get_preset
 from drc.models.weights import dual_in, load_dual, locate_dual
-from drc.pipeline import calibrate, cut_by_plan, plan_widths
+from drc.pipeline import Front, calibrate, cut_by_plan, plan_front
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
 from drc.report.schema import Report
+from drc.rounds import joined
+from drc.strategies.budget import pose
 from drc.training.dual_fit import fit_dual
 
 _CALIBRATION_BATCH = 8
 
 
-def run_search(session: Session) -> Plan:
+def run_search(session: Session) -> Front:
     """Find the widths; writes plan.yaml, and dual.safetensors.
 
+    For several ratios `plans/` gets a plan each, and plan.yaml is that of the first which can be
+    reached, from then on the ratio of the run.
+
     Raises:
-        BudgetError: no plan meets the budget.
+        BudgetError: no plan meets the budget, or any of several.
         DrcError: as the networks, images and files raise it.
     """
     settings, run = session.settings, session.run
@@ -44,10 +50,16 @@ def run_search(session: Session) -> Plan:
     with session.step("search") as facts:
         calibration = _calibration(session, facts)
         notes = [f"dual model: {facts['dual']}"]
-        plan = plan_widths(session.dense, calibration, settings.search, notes)
-        plan.save(run.plan_path)
-        facts.update(strategy=plan.strategy, calibration=calibration_in_words(session))
-    return plan
+        if session.whole is not None:  # rather now than after the first recovery
+            pose(calibration, session.whole.settings.search, []).check_reachable()
+        front = plan_front(session.base, calibration, session.search, notes)
+        if settings.search.front:
+            for plan in front.plans:
+                plan.save(run.front_plan_path(plan.budget.ratio))
+            session.take_ratio(front.plans[0].budget.ratio)
+        front.plans[0].save(run.plan_path)
+        facts.update(strategy=settings.search.strategy, calibration=calibration_in_words(session))
+    return front
 
 
 def run_prune(session: Session) -> nn.Module:
@@ -58,7 +70,7 @@ def run_prune(session: Session) -> nn.Module:
         DrcError: as the networks, images and files raise it.
     """
     settings, run = session.settings, session.run
-    plan = Plan.load(need(run.plan_path, "plan", "drc search"))
+    plan = _chosen_plan(session)
     for path in (run.finetuned_path, run.checkpoint_path):
         if path.exists():
             raise RunError(
@@ -67,9 +79,12 @@ def run_prune(session: Session) -> nn.Module:
             )
     with session.step("prune") as facts:
         calibration = _calibration(session, facts)
-        pruned = cut_by_plan(session.dense, calibration, plan, settings.prune.importance)
+        calibration.settings = settings.prune
+        pruned = cut_by_plan(session.base, calibration, plan, settings.prune.importance)
+        if settings.search.front:
+            plan.save(run.plan_path)
         save(pruned, run.pruned_path, provenance(session, "prune"))
-        facts.update(importance=settings.prune.importance)
+        facts.update(importance=settings.prune.importance, reconstruct=settings.prune.reconstruct)
     return pruned
 
 
@@ -94,7 +109,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
             f"or delete {run.checkpoint_path.name} to start over"
         )
     with session.step("finetune", goes_on=resume) as facts:
-        options = settings.finetune
+        options, before = session.recovery, session.steps_before
         network = api.finetune(
             session.saved(run.pruned_path),
             lambda start: crop_loader(
@@ -102,13 +117,13 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
                 session.scale,
                 patch=options.patch,
                 batch=options.batch,
-                steps=options.steps,
+                steps=before + options.steps,
                 seed=settings.seed,
-                start=start,
+                start=before + start,  # on crops that the first round has not seen
                 workers=settings.data.workers,
                 degradation=session.degradation,
             ),
-            teacher=session.dense if options.distill else None,
+            teacher=session.teacher if options.distill or options.features else None,
             dual=_dual(session, facts, options.dual_weight),
             settings=options,
             device=settings.device,
@@ -133,6 +148,8 @@ def run_report(session: Session) -> Report:
     """
     settings, run = session.settings, session.run
     plan = Plan.load(need(run.plan_path, "plan", "drc search"))
+    if session.rounds == 2:
+        plan = joined(Plan.load(run.first_round.plan_path), plan, settings.search.ratio)
     need(run.pruned_path, "pruned network", "drc prune")
     finetuned = run.finetuned_path.exists()
     with session.step("report"):
@@ -160,7 +177,16 @@ def run_report(session: Session) -> Report:
 
 
 def run_all(session: Session, resume: bool = False) -> Report:
-    """The four steps in a row; with `resume`, those that are not done yet."""
+    """The steps of one round or two, then the report; with `resume`, those not done yet."""
+    if session.rounds == 2:
+        _run_round(session.first_round(), resume)
+        if not session.run.dual_path.exists() and session.run.first_round.dual_path.exists():
+            shutil.copyfile(session.run.first_round.dual_path, session.run.dual_path)
+    _run_round(session, resume)
+    return run_report(session)
+
+
+def _run_round(session: Session, resume: bool) -> None:
     run = session.run
     if not (resume and run.plan_path.exists()):
         run_search(session)
@@ -168,14 +194,28 @@ def run_all(session: Session, resume: bool = False) -> Report:
         run_prune(session)
     if not (resume and session.finished("finetune")):
         run_finetune(session, resume)
-    return run_report(session)
+
+
+def _chosen_plan(session: Session) -> Plan:
+    """plan.yaml, or of the plans for several ratios the one that the settings now name."""
+    run, search = session.run, session.settings.search
+    plan = Plan.load(need(run.plan_path, "plan", "drc search"))
+    if not search.front or plan.budget.ratio == search.ratio:
+        return plan
+    path = run.front_plan_path(search.ratio)
+    if not path.is_file():
+        there = [str(r) for r in search.front if run.front_plan_path(r).is_file()]
+        raise UsageError(
+            f"{run.path} has no plan for ratio {search.ratio}; it has those for {', '.join(there)}"
+        )
+    return Plan.load(path)
 
 
 def _calibration(session: Session, facts: dict[str, Any]) -> Calibration:
     """Network, groups, data and dual model; the steps of one command share it and its scores."""
     if session.calibration is None:
         session.calibration = calibrate(
-            session.dense,
+            session.base,
             _crops(session),
             _dual(session, facts, session.settings.search.dual_weight),
             session.settings.search,
@@ -211,7 +251,8 @@ def _dual(session: Session, facts: dict[str, Any], weight: float) -> AnyDual | N
         facts["dual"] = "none: dual_weight is 0"
         return None
     if run.dual_path.is_file():
-        facts["dual"] = run.read_steps().get("search", {}).get("dual", "stored in the run folder")
+        stored = "stored in the run folder" if session.rounds == 1 else "that of the first round"
+        facts["dual"] = run.read_steps().get("search", {}).get("dual", stored)
         return load_dual(run.dual_path, traits.scale, traits.channels)
     shipped = None
     bicubic = session.degradation is None  # shipped dual models give back LR images of that kind

@@ -9,6 +9,8 @@ from drc import __version__
 from drc.cli.session import Session
 from drc.models.registry import get_preset
 from drc.report.collect import INITIAL_WEIGHTS, Story
+from drc.rounds import TWO_ROUNDS
+from drc.training.distill import in_words
 
 NO_BLUR = (
     "LR images for calibration and recovery are bicubic, but the network is for blurred ones; "
@@ -51,6 +53,10 @@ def tell(session: Session) -> Story:
     run, settings = session.run, session.settings
     steps = {name: facts for name, facts in run.read_steps().items() if name != "report"}
     notes = []
+    if session.rounds == 2:
+        first = run.first_round.read_steps()
+        steps = {**{f"round 1 {name}": facts for name, facts in first.items()}, **steps}
+        notes.append(TWO_ROUNDS)
     shared = _shared_images(session)
     if shared:
         notes.append(f"{shared} of the test images were also used for calibration and recovery")
@@ -100,10 +106,13 @@ def calibration_in_words(session: Session) -> str:
 
 def recovery_in_words(session: Session) -> str:
     """What recovery looks at under the present settings."""
-    options = session.settings.finetune
+    options = session.recovery
+    before = f"{session.steps_before} and " if session.steps_before else ""
+    teacher = options.teacher or "the dense network"
     return (
-        f"{options.steps} steps of {options.batch} crops of LR {options.patch}x{options.patch} "
-        f"from {_images_in_words(session)}"
+        f"{before}{options.steps} steps of {options.batch} crops of LR "
+        f"{options.patch}x{options.patch} from {_images_in_words(session)}, "
+        f"{in_words(teacher, options)}"
     )
 
 

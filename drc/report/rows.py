@@ -79,12 +79,19 @@ def rows(report: Report) -> Iterator[Row]:
 
 def title(report: Report) -> str:
     """One line that says what was done to which network."""
-    if report.plan.budget == "params":
-        count, before, after = "parameters", report.before.params, report.after.params
-    else:
-        count, before, after = "MACs", report.before.macs, report.after.macs
+    count, before, after = _budgeted(report)
     removed = f"{1 - after / before:.1%} of the {count} removed"
     return f"{report.model} x{report.scale}: {removed} ({report.plan.ratio:.0%} asked)"
+
+
+def _budgeted(report: Report) -> tuple[str, float, float]:
+    """What the plan's budget counts, before and after; MACs for a time that was not measured."""
+    before, after = report.before, report.after
+    if report.plan.budget == "params":
+        return "parameters", before.params, after.params
+    if report.plan.budget == "latency" and before.latency_ms and after.latency_ms:
+        return "latency", before.latency_ms, after.latency_ms
+    return "MACs", before.macs, after.macs
 
 
 def times(report: Report) -> Iterator[tuple[str, str]]:

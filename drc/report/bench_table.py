@@ -1,0 +1,153 @@
+"""A benchmark's figures, line by line as they come, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import nn
+
+from drc.errors import ModelError
+from drc.evaluation.bench import MODES, Timing
+from drc.evaluation.complexity import complexity
+from drc.evaluation.latency_table import device_name
+from drc.runtime import resolve_device
+
+_COLUMNS = ("LR", "mode", "network", "ms", "speed-up", "by MACs")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one network costs.
+
+    Attributes:
+        network: its name.
+        params: scalars in its parameters.
+        macs: multiply-adds of one image; None where they cannot be counted.
+        mac_ratio: the first network's over this one's.
+    """
+
+    network: str
+    params: int
+    macs: int | None
+    mac_ratio: float | None
+
+
+@dataclass
+class BenchRecord:
+    """Everything that one benchmark says.
+
+    Attributes:
+        networks: what each costs, the first being what the others are compared with.
+        macs_lr_size: height and width of the LR image that MACs are for.
+        runs: timed passes per network.
+        device: what they run on.
+        gpu: whether that is a GPU.
+        threads: of the CPU.
+        torch: its version.
+        timings: so far.
+        notes: what else must be known, one sentence each.
+        finished: whether every size and mode is there.
+    """
+
+    networks: list[Row]
+    macs_lr_size: tuple[int, int]
+    runs: int
+    device: str
+    gpu: bool
+    threads: int
+    torch: str
+    timings: list[Timing] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    finished: bool = False
+
+    def to_json(self) -> str:
+        """All of it, with the meaning of every mode."""
+        plain = {**asdict(self), "modes": MODES}
+        return json.dumps(plain, indent=2, allow_nan=False)
+
+    def head(self) -> Iterator[str]:
+        """The lines above the figures."""
+        height, width = self.macs_lr_size
+        yield (
+            f"{self.device}, {self.threads} threads, torch {self.torch}; batch 1, "
+            f"median of {self.runs} runs, networks in turns"
+        )
+        for row in self.networks:
+            macs = "MACs not counted" if row.macs is None else f"{row.macs / 1e9:.2f} G MACs"
+            yield f"{row.network}: {row.params:,} parameters, {macs} at LR {height}x{width}"
+        for note in self.notes:
+            yield f"note: {note}"
+        yield ""
+        yield self._line(*_COLUMNS, "peak MiB" if self.gpu else "")
+
+    def lines(self, timings: list[Timing]) -> Iterator[str]:
+        """One line per network of a size and mode."""
+        ratios = {row.network: row.mac_ratio for row in self.networks}
+        for found in timings:
+            size = f"{found.lr_size[0]}x{found.lr_size[1]}"
+            last = found.failure or ("" if found.peak_mib is None else f"{found.peak_mib:,.1f}")
+            yield self._line(
+                size,
+                found.mode,
+                found.network,
+                "-" if found.median_ms is None else f"{found.median_ms:,.2f}",
+                _times(found.speedup),
+                _times(ratios[found.network]),
+                last,
+            )
+
+    def _line(self, size: str, mode: str, name: str, *figures: str) -> str:
+        width = max(len(row.network) for row in self.networks)
+        *numbers, last = figures
+        cells = [f"{size:<9}", f"{mode:<13}", f"{name:<{max(width, 7)}}"]
+        cells += [f"{number:>10}" for number in numbers]
+        return "  ".join([*cells, last]).rstrip()
+
+
+def start_record(
+    networks: Mapping[str, nn.Module],
+    sizes: list[tuple[int, int]],
+    runs: int,
+    device: str,
+    notes: list[str],
+) -> BenchRecord:
+    """A record without timings: count parameters and MACs, and note where they are measured.
+
+    MACs are counted on the smallest of the sizes, as their ratio hardly depends on it.
+    """
+    place = resolve_device(device)
+    size = min(sizes, key=lambda size: size[0] * size[1])
+    costs = {name: _cost(network, size) for name, network in networks.items()}
+    base = next(iter(costs.values()))[1]
+    rows = [
+        Row(name, params, macs, base / macs if base and macs else None)
+        for name, (params, macs) in costs.items()
+    ]
+    return BenchRecord(
+        networks=rows,
+        macs_lr_size=size,
+        runs=runs,
+        device=device_name(place),
+        gpu=place.type == "cuda",
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        notes=notes,
+    )
+
+
+def _cost(network: nn.Module, size: tuple[int, int]) -> tuple[int, int | None]:
+    try:
+        macs: int | None = complexity(network, size).macs
+    except ModelError:  # the timings do not depend on it
+        macs = None
+    return sum(p.numel() for p in network.parameters()), macs
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}x"
+
+
+__all__ = ["BenchRecord", "Row", "start_record"]

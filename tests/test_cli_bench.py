@@ -1,0 +1,202 @@
+"""`drc bench`: networks side by side in every mode, on the real command and tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.cli import FinishedRun, assert_one_line, drc, interrupt
+from torch import Tensor, nn
+
+import drc as package
+from drc.errors import UsageError
+from drc.evaluation.bench import MODES, bench, prepared
+from drc.evaluation.complexity import complexity
+
+SIZE = ["--lr-size", "16x16"]
+QUICK = [*SIZE, "--runs", "1", "--modes", "eager"]
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a small network with fewer channels than drn_tiny, of the same kind."""
+    path = tmp_path_factory.mktemp("compressed") / "small.safetensors"
+    package.save(package.create_model("drn_tiny"), path)
+    return path
+
+
+def test_named_networks_and_files_in_several_modes(compressed, tmp_path):
+    modes = ["--modes", "eager,channels_last", "--modes", "bf16"]
+    sizes = [*SIZE, "--lr-size", "16x24"]
+    options = ["--against", compressed, *sizes, *modes, "--runs", "2", "--threads", "1"]
+    result = drc(
+        "bench", "--model", "drn_tiny", *options, "--json", "--output", "out/b.json", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record == json.loads((tmp_path / "out" / "b.json").read_text())
+    found = complexity(package.create_model("drn_tiny"), (16, 16))
+    for row in record["networks"]:
+        assert (row["params"], row["macs"], row["mac_ratio"]) == (found.params, found.macs, 1.0)
+    assert [row["network"] for row in record["networks"]] == ["drn_tiny", "small"]
+    assert (record["finished"], record["threads"], record["macs_lr_size"]) == (True, 1, [16, 16])
+    assert (record["gpu"], record["torch"]) == (torch.cuda.is_available(), torch.__version__)
+    order = [(t["lr_size"], t["mode"], t["network"]) for t in record["timings"]]
+    assert order == [
+        (size, mode, name)
+        for size in ([16, 16], [16, 24])
+        for mode in ("eager", "channels_last", "bf16")
+        for name in ("drn_tiny", "small")
+    ]
+    for dense, small in zip(record["timings"][::2], record["timings"][1::2], strict=True):
+        assert dense["speedup"] == 1 and dense["failure"] is None
+        assert small["speedup"] == pytest.approx(dense["median_ms"] / small["median_ms"])
+
+
+def test_the_newest_run_and_what_it_prints(finished_run: FinishedRun):
+    result = drc("bench", *QUICK, "--merge", cwd=finished_run.folder)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "batch 1, median of 1 runs" in lines[0]
+    assert lines[1].startswith("dense: 384,349 parameters, 0.25 G MACs at LR 16x16")
+    assert lines[2].startswith("finetuned: ")
+    assert (
+        lines[3]
+        == "note: dense: 6 linear ops became 3 convolutions, 384,361 parameters became 384,349"
+    )
+    header, dense, pruned = (line.split() for line in lines[-3:])
+    assert header == ["LR", "mode", "network", "ms", "speed-up", "by", "MACs"]
+    assert dense[:3] == ["16x16", "eager", "dense"] and dense[4:] == ["1.00x", "1.00x"]
+    assert pruned[:3] == ["16x16", "eager", "finetuned"] and len(pruned) == 6
+    assert float(pruned[5].rstrip("x")) > 1.1
+
+
+def test_a_run_before_recovery_shows_its_pruned_network(finished_run: FinishedRun, tmp_path):
+    run = shutil.copytree(finished_run.run, tmp_path / "run")
+    (run / "finetuned.safetensors").unlink()
+    result = drc("bench", "--run", run, *QUICK, "--json", cwd=tmp_path)
+    names = [row["network"] for row in json.loads(result.stdout)["networks"]]
+    assert names == ["dense", "pruned"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--model", "drn_tiny", "--modes", "eagre"], ["eagre", "eager"]),
+        (["--model", "drn_tiny", "--lr-size", "96"], ["--lr-size", "'96'", "270x480"]),
+        (["--model", "drn_tiny", "--threads", "0"], ["--threads is 0"]),
+        (["--model", "drn_tiny", "--run", "here"], ["--run", "--model"]),
+        (["--against", "drn_tiny"], ["--against needs --model"]),
+    ],
+)
+def test_one_line_for_what_cannot_be_used(tmp_path, arguments, parts):
+    assert_one_line(drc("bench", *arguments, cwd=tmp_path), 2, *parts)
+
+
+def test_a_mode_that_fails_is_a_line_of_the_table(tmp_path):
+    arguments = ["--model", "drn_tiny", *SIZE, "--runs", "1", "--modes", "compiled,eager"]
+    missing = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = drc("bench", *arguments, "--device", "cpu", cwd=tmp_path, **missing)
+    assert result.returncode == 0, result.stderr
+    compiled, eager = result.stdout.splitlines()[-2:]
+    assert compiled.split()[:4] == ["16x16", "compiled", "drn_tiny", "-"]
+    assert "compiler" in compiled and "Traceback" not in result.stderr
+    assert eager.split()[4:] == ["1.00x", "1.00x"]
+
+
+def test_ctrl_c_keeps_what_was_printed(tmp_path):
+    output = tmp_path / "bench.json"
+    arguments = ["bench", "--model", "drn_tiny", *SIZE, "--lr-size", "128x128", "--runs", "500"]
+    ready = [*arguments, "--modes", "eager", "--output", output]
+    ready[ready.index("500")] = "30"
+    result = interrupt(ready, tmp_path, output.exists)
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1].startswith("interrupted; the figures until then")
+    assert result.stdout.splitlines()[-1].split()[:3] == ["16x16", "eager", "drn_tiny"]
+    record = json.loads(output.read_text())
+    assert record["finished"] is False and len(record["timings"]) == 1
+
+
+class Noted(nn.Module):
+    """Doubles an image, and notes how it was called."""
+
+    scale, value_range = 2, 1.0
+
+    def __init__(self, log: list[tuple]) -> None:
+        super().__init__()
+        self.conv, self.log = nn.Conv2d(3, 12, 3, padding=1), log
+
+    def __deepcopy__(self, memo: dict) -> Noted:
+        twin = Noted(self.log)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv(x)
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        self.log.append((tuple(x.shape[2:]), channels_last, out.dtype, self.training))
+        assert not torch.is_grad_enabled()
+        return nn.functional.pixel_shuffle(out, 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels_last", "kind"),
+    [
+        ("eager", False, torch.float32),
+        ("channels_last", True, torch.float32),
+        ("bf16", True, torch.bfloat16),
+    ],
+)
+def test_modes_are_what_they_are_called(mode, channels_last, kind):
+    log: list[tuple] = []
+    model = Noted(log)
+    told = []
+    (timings,) = bench(
+        {"one": model}, [(6, 10)], [mode], runs=3, device="cpu",
+        progress=lambda what, done, total, metrics: told.append((what, done, total)),
+    )  # fmt: skip
+    assert log[-5:] == [((6, 10), channels_last, kind, False)] * 5  # two of them warm up
+    assert model.training and model.conv.weight.is_contiguous()
+    assert timings[0].median_ms > 0 and timings[0].peak_mib is None
+    assert told == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
+
+
+def test_networks_take_turns_and_one_that_fails_does_not_stop_the_others():
+    class Broken(Noted):
+        def __deepcopy__(self, memo: dict) -> Broken:
+            return Broken(self.log)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] == 5:
+                raise RuntimeError("no image of\nfive rows")
+            return super().forward(x)
+
+    networks = {"first": Noted([]), "broken": Broken([]), "last": Noted([])}
+    first, second = bench(networks, [(5, 5), (6, 6)], ["eager"], runs=1, device="cpu")
+    assert first[1].failure == "RuntimeError: no image of five rows"
+    assert first[1].median_ms is None and first[1].speedup is None
+    assert first[2].speedup == first[0].median_ms / first[2].median_ms
+    assert all(timing.failure is None for timing in second)
+    with pytest.raises(UsageError, match="no mode is called 'fast'"):
+        bench(networks, modes=["fast"])
+    with pytest.raises(UsageError, match="at least 1 run"):
+        bench(networks, runs=0)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_gives_the_same_images():
+    model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2)).eval()
+    image = torch.rand(1, 3, 9, 11)
+    with torch.no_grad():
+        outputs = {mode: prepared(model, mode, image)() for mode in MODES}
+        expected = model(image)
+    for mode, tolerance in (
+        ("eager", 0),
+        ("channels_last", 1e-6),
+        ("compiled", 1e-6),
+        ("bf16", 0.02),
+    ):
+        assert (outputs[mode].float() - expected).abs().max() <= tolerance, mode
