@@ -29,8 +29,8 @@ def shared_folder() -> Path:
     return folder
 
 
-def write_result(name: str, values: dict[str, Any]) -> None:
-    """Write benchmarks/results/NAME.json with the command, the versions and the date."""
+def write_result(name: str, values: dict[str, Any], tell: bool = True) -> None:
+    """Write benchmarks/results/NAME.json, whole or not at all, with command, versions and date."""
     script = Path(sys.argv[0]).name
     record = {
         "command": f"python benchmarks/{shlex.join([script, *sys.argv[1:]])}",
@@ -41,8 +41,11 @@ def write_result(name: str, values: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    new = path.with_suffix(f".{os.getpid()}.new")
+    new.write_text(json.dumps(record, indent=2) + "\n")
+    new.replace(path)
+    if tell:
+        print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 
 def median_seconds(work: Callable[[], object], runs: int) -> float:

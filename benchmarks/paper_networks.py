@@ -5,7 +5,7 @@
 
 No published weights are used: the networks start from initial weights and learn for a few minutes,
 so their PSNR is far below the papers'. What counts is the difference that compression makes.
-Data, rows and files as in drn_tiny_quality.py; DCLS learns from LR images blurred by random
+DCLS learns from LR images blurred by random
 anisotropic kernels and is measured on Set5 and Set14 blurred so (seed 0).
 """
 
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from drn_tiny_quality import Bench, run
+from quality_bench import Bench, run
 
 import drc
 from drc.config import FinetuneSettings, SearchSettings

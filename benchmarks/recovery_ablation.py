@@ -1,0 +1,131 @@
+"""What each option of the recovery is worth: drn_tiny, one option changed at a time.
+
+    python benchmarks/recovery_ablation.py --steps 40
+
+One network is pruned once and recovered with every row's settings from the same weights, on the
+same crops. Calibration and recovery read BSDS400 less its last 20 images; PSNR is that of these
+20. Set5 and Set14, which other benchmarks report, are not looked at. Rows already in the result
+file are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import cached_property
+from typing import Any
+
+from common import RESULTS, shared_folder, write_result
+from torch import nn
+
+import drc
+from drc.config import FinetuneSettings
+from drc.data.crops import crop_loader
+from drc.data.folders import find_pairs
+
+HELD_OUT = 20
+
+ROWS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "distill 0": {"distill": 0.0},
+    "features 0.01": {"features": 0.01},
+    "features 0.1": {"features": 0.1},
+    "features 1": {"features": 1.0},
+    "features 0.1, distill 0": {"features": 0.1, "distill": 0.0},
+    "dual 0": {"dual_weight": 0.0},
+    "ema 0": {"ema": 0.0},
+    "lr 1e-4": {"lr": 1e-4},
+    "lr 4e-4": {"lr": 4e-4},
+    "lr 8e-4": {"lr": 8e-4},
+    "lr 16e-4": {"lr": 16e-4},
+    "rounds 2": {"rounds": 2},
+}
+"""What a row changes of the settings that all share."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--patch", type=int, default=24)
+    parser.add_argument("--ratio", type=float, default=0.3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    args = parser.parse_args()
+    bench = Bench(args.steps, args.batch, args.patch, args.ratio, args.seed)
+    name = f"recovery_ablation_{args.ratio}_{args.steps}_steps_seed_{args.seed}"
+    path = RESULTS / f"{name}.json"
+    stored = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    facts = stored.get("facts") or bench.facts()
+    rows = stored["rows"]
+    for label in args.rows:
+        if label not in {row["row"] for row in rows}:
+            rows.append({"row": label, **bench.row(ROWS[label])})
+            print(rows[-1], flush=True)
+            write_result(name, {"facts": facts, "rows": rows})
+
+
+class Bench:
+    """The networks, their data, and the settings that all rows share."""
+
+    def __init__(self, steps: int, batch: int, patch: int, ratio: float, seed: int) -> None:
+        pairs = find_pairs(shared_folder() / "data" / "BSDS400", 4)
+        self.pairs, self.held_out = pairs[:-HELD_OUT], pairs[-HELD_OUT:]
+        self.settings = FinetuneSettings(steps=steps, batch=batch, patch=patch)
+        self.ratio, self.seed = ratio, seed
+        self.dense, self.dual = drc.create_model("drn_tiny", weights="default", dual=True)
+
+    @cached_property
+    def pruned(self) -> nn.Module:
+        loader = self.loader(16)
+        plan = drc.search(self.dense, loader, ratio=self.ratio, dual=self.dual, seed=self.seed)
+        return drc.prune(self.dense, plan, loader, dual=self.dual, seed=self.seed)
+
+    def facts(self) -> dict[str, Any]:
+        """What all rows share, and where recovery starts."""
+        return {
+            "data": "BSDS400: its last 20 images measured, the others for calibration and recovery",
+            "ratio": self.ratio,
+            "settings": self.settings.model_dump(),
+            "dense": self.psnr(self.dense),
+            "pruned": self.psnr(self.pruned),
+        }
+
+    def row(self, changes: dict[str, Any]) -> dict[str, Any]:
+        if changes.get("rounds") == 2:
+            return self.two_rounds()
+        pruned, start = self.pruned, time.perf_counter()
+        recovered = drc.finetune(
+            pruned,
+            lambda step: self.loader(self.settings.steps, step),
+            teacher=self.dense,
+            dual=self.dual,
+            settings=FinetuneSettings(**{**self.settings.model_dump(), **changes}),
+            seed=self.seed,
+        )
+        seconds = round(time.perf_counter() - start, 1)
+        return {"psnr": self.psnr(recovered), "seconds": seconds}
+
+    def two_rounds(self) -> dict[str, Any]:
+        """The whole compression, as many recovery steps as in the other rows being shared out."""
+        start, loader = time.perf_counter(), self.loader(self.settings.steps)
+        made = drc.compress(
+            self.dense, loader, ratio=self.ratio, rounds=2, steps=self.settings.steps,
+            dual=self.dual, finetune_settings=self.settings, seed=self.seed, test=None,
+        )  # fmt: skip
+        seconds = round(time.perf_counter() - start, 1)
+        return {"psnr": self.psnr(made.model), "seconds": seconds}
+
+    def loader(self, steps: int, start: int = 0) -> Any:
+        batch, patch = self.settings.batch, self.settings.patch
+        return crop_loader(
+            self.pairs, 4, patch=patch, batch=batch, steps=steps, seed=self.seed, start=start
+        )
+
+    def psnr(self, model: nn.Module) -> float:
+        return round(drc.evaluate(model, self.held_out).psnr, 3)
+
+
+if __name__ == "__main__":
+    main()

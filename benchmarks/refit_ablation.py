@@ -1,0 +1,85 @@
+"""What each part of the closed-form refit is worth, on images held out of the training set.
+
+    python benchmarks/refit_ablation.py drn_tiny
+    python benchmarks/refit_ablation.py craft_x4 --ratios 0.3 --images 6
+
+Widths and channels are those of the default search; only the refit differs between rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import torch
+from common import shared_folder, write_result
+from rivals_bench import Crops
+from rivals_networks import SCALE, open_dense
+
+import drc
+from drc.config import SearchSettings
+from drc.data.folders import find_pairs
+from drc.graph.surgery import cut, kept_indices, removed
+from drc.importance.base import keep_best, score
+from drc.importance.dual_taylor import single_crops
+from drc.pipeline import calibrate, plan_widths
+from drc.reconstruct.refit import refit
+
+HELD_OUT = 20
+VARIANTS: dict[str, dict | None] = {
+    "none": None,
+    "default": {},
+    "outputs, not sums with streams": {"sums": False},
+    "2048 places": {"rows": 2048},
+    "32768 places": {"rows": 32768},
+    "ridge 1e-2": {"ridge": 1e-2},
+    "ridge 1e-4": {"ridge": 1e-4},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=("drn_tiny", "craft_x4"))
+    parser.add_argument("--ratios", default="0.3,0.5,0.7")
+    parser.add_argument("--images", type=int, default=HELD_OUT)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    pairs = find_pairs(shared_folder() / "data" / "BSDS400", SCALE)
+    crops = Crops(pairs[:-HELD_OUT], 32, 8, "BSDS400")
+    model, dual = open_dense(options.network, None, 0, crops, torch.device("cpu"))
+    measured = pairs[-HELD_OUT:][: options.images]
+    dense = _psnr(model, measured)
+    rows = []
+    for ratio in map(float, options.ratios.split(",")):
+        settings = SearchSettings(ratio=ratio)
+        loader = crops(math.ceil(settings.patches / crops.batch), 0, options.seed)
+        calibration = calibrate(model, loader, dual, settings, "cpu", options.seed)
+        plan = plan_widths(model, calibration, settings, [])
+        widths = {name: width.keep for name, width in plan.groups.items()}
+        keep = keep_best(score("dual_obs", calibration), widths)
+        kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
+        images = torch.cat([lr for lr, _ in single_crops(calibration)])
+        for name, variant in VARIANTS.items():
+            small = cut(calibration.model, calibration.graph, keep).eval()
+            start, layers = time.perf_counter(), []
+            if variant is not None:
+                layers = refit(calibration.model, small, images, kept, **variant)
+            seconds = round(time.perf_counter() - start, 1)
+            psnr = _psnr(small, measured)
+            rows.append(
+                {"ratio": ratio, "refit": name, "held_out_psnr": psnr, "layers": len(layers)}
+            )
+            print(rows[-1], seconds, flush=True)
+            write_result(
+                f"refit_ablation_{options.network}",
+                {"images": len(measured), "dense_psnr": dense, "rows": rows},
+            )
+
+
+def _psnr(model: torch.nn.Module, pairs: list) -> float:
+    return round(drc.evaluate(model, pairs).psnr, 3)
+
+
+if __name__ == "__main__":
+    main()

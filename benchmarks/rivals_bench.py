@@ -1,0 +1,183 @@
+"""What `rivals.py` does with one network: compress it, recover it, measure it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from common import shared_folder
+from rivals_methods import DENSE, Method
+from rivals_networks import SCALE
+from torch import nn
+
+import drc
+from drc.artifacts.plan import fingerprint
+from drc.config import FinetuneSettings, PruneSettings, SearchSettings
+from drc.data.crops import crop_loader
+from drc.data.folders import ImagePair
+from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.latency import latency
+from drc.models.dual import AnyDual
+from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
+
+LR_SIZE = (96, 96)
+_BATCH_OF_A_PASS = 16  # of the published search, whose passes are counted in batches
+
+Outcome = TypeVar("Outcome")
+Quality = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Batches of random crops, `batch` of LR side `patch`, from a list of images."""
+
+    pairs: list[ImagePair]
+    patch: int
+    batch: int
+    words: str
+
+    def __call__(self, steps: int, start: int, seed: int) -> Any:
+        """Batches `start` to `steps` of those that a seed draws."""
+        return crop_loader(
+            self.pairs, SCALE, patch=self.patch, batch=self.batch, steps=steps, seed=seed,
+            start=start,
+        )  # fmt: skip
+
+
+@dataclass
+class Bench:
+    """One network, its data, and what all methods share.
+
+    Attributes:
+        model: the dense network, on `device`.
+        dual: its dual model.
+        crops: of the images that calibration and recovery read.
+        held_out: images on which choices are made; nothing else reads them.
+        recovery: settings of every recovery, less its steps.
+        device: where all is done, latency included.
+        runs: timed forward passes per network; 0 = no speed-up.
+    """
+
+    model: nn.Module
+    dual: AnyDual
+    crops: Crops
+    held_out: list[ImagePair]
+    recovery: FinetuneSettings
+    device: torch.device
+    runs: int
+    search: SearchSettings = field(default_factory=SearchSettings)
+
+    def terms(self) -> dict[str, Any]:
+        """Whatever a row depends on beside its method, ratio, seed and steps."""
+        shared = {"patches", "round_to", "min_width", "dual_weight", "budget"}
+        return {
+            "weights": fingerprint(self.model),
+            "data": f"{self.crops.words}; the last {len(self.held_out)} measure as held_out",
+            "search": self.search.model_dump(include=shared),
+            "recovery": self.recovery.model_dump(exclude={"steps"}),
+        }
+
+    def baseline(self) -> dict[str, Any]:
+        """Cost and quality of the dense network, and the quality of bicubic upscaling."""
+        return {
+            "dense": {**self._cost(self.model), "quality": self.quality(self.model)},
+            "bicubic": self.quality(Bicubic(SCALE)),
+        }
+
+    def compress(self, method: Method, ratio: float, seed: int) -> tuple[nn.Module, dict]:
+        """The network pruned by the method, and what it is and did cost.
+
+        Raises:
+            DrcError: the method cannot do it, for example for want of narrow enough widths.
+        """
+        settings = checked(
+            **{
+                **self.search.model_dump(),
+                "ratio": ratio,
+                "strategy": method.strategy,
+                **method.search,
+            }
+        )
+        loader = self.crops(math.ceil(settings.patches / self.crops.batch), 0, seed)
+        seconds: dict[str, float] = {}
+        calibration = _timed(
+            seconds,
+            "trace",
+            lambda: calibrate(self.model, loader, self.dual, settings, self.device, seed),
+        )
+        calibration.settings = PruneSettings(importance=method.importance, **method.ranking)
+        plan = _timed(seconds, "search", lambda: plan_widths(self.model, calibration, settings, []))
+        pruned = _timed(
+            seconds,
+            "prune",
+            lambda: cut_by_plan(
+                self.model, calibration, plan, method.importance, reconstruct=method.reconstruct
+            ),
+        )
+        crops = calibration.crop_passes
+        cost = {
+            "crop_passes": crops,
+            "passes16": crops / _BATCH_OF_A_PASS,
+            "seconds": round(sum(seconds.values()), 2),
+            "seconds_by_part": seconds,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        return pruned, {**self._cost(pruned), "search": cost}
+
+    def recover(self, pruned: nn.Module, steps: int, seed: int) -> tuple[nn.Module, float]:
+        """The network after `steps` of recovery, and the seconds they took."""
+        start = time.perf_counter()
+        recovered = drc.finetune(
+            pruned,
+            lambda done: self.crops(steps, done, seed),
+            teacher=self.model,
+            dual=self.dual,
+            settings=self.recovery,
+            steps=steps,
+            device=self.device,
+            seed=seed,
+        )
+        return recovered, round(time.perf_counter() - start, 1)
+
+    def quality(self, model: nn.Module) -> Quality:
+        """PSNR and SSIM on whole images: those held out, Set5 and Set14."""
+        sets = shared_folder() / "data" / "benchmark"
+        images = {"held_out": self.held_out, "Set5": sets / "Set5", "Set14": sets / "Set14"}
+        scores = {}
+        for name, data in images.items():
+            found = drc.evaluate(model, data, device=self.device)
+            scores[name] = {"psnr": round(found.psnr, 3), "ssim": round(found.ssim, 4)}
+        return scores
+
+    def speed(self, pruned: nn.Module) -> dict[str, Any] | None:
+        """Forward times of the dense and the pruned network, taken in turn, and their ratio."""
+        if not self.runs:
+            return None
+        networks = {DENSE: self.model, "pruned": pruned}
+        found = latency(networks, LR_SIZE, runs=self.runs, device=self.device)
+        dense, small = found[DENSE], found["pruned"]
+        return {
+            "speedup": round(dense.median_ms / small.median_ms, 3),
+            "dense_ms": round(dense.median_ms, 2),
+            "pruned_ms": round(small.median_ms, 2),
+            "lr_size": LR_SIZE,
+            "runs": dense.runs,
+            "device": dense.device,
+            "threads": dense.threads,
+        }
+
+    def _cost(self, model: nn.Module) -> dict[str, int]:
+        cost = drc.complexity(model, LR_SIZE)
+        return {"params": cost.params, "macs": cost.macs}
+
+
+def _timed(seconds: dict[str, float], name: str, work: Callable[[], Outcome]) -> Outcome:
+    start = time.perf_counter()
+    result = work()
+    seconds[name] = round(time.perf_counter() - start, 2)
+    return result

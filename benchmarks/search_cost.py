@@ -1,0 +1,109 @@
+"""What search and ranking cost on DRN-S: passes, seconds and peak memory.
+
+    python benchmarks/search_cost.py
+    python benchmarks/search_cost.py --model drn_tiny --batch 8
+
+Targets: at most 1/1000 of the forward-backward passes of the published recipe (12,500 for the
+search and 51,840 for the ranking, of 16 crops each); under 3 minutes on two cores; peak memory at
+most 1.2 times that of a training step of as many crops. Each part runs in a process of its own,
+since peak memory never falls. Initial weights serve as well as trained ones here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+from common import write_result
+
+PUBLISHED_PASSES = 12_500 + 51_840
+PUBLISHED_BATCH = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="drn_s")
+    parser.add_argument("--batch", type=int, default=PUBLISHED_BATCH)
+    parser.add_argument("--part", choices=("search", "training"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        work = {"search": _search, "training": _training}[options.part]
+        print(json.dumps(work(options.model, options.batch)))
+        return
+    found = {part: _alone(part, options) for part in ("search", "training")}
+    passes = found["search"]["crop_passes"] / PUBLISHED_BATCH
+    result = {
+        "model": options.model,
+        **found,
+        "passes_of_16": passes,
+        "share_of_published_passes": round(passes / PUBLISHED_PASSES, 6),
+        "memory_ratio": round(found["search"]["peak_mb"] / found["training"]["peak_mb"], 3),
+    }
+    print(json.dumps(result, indent=2))
+    write_result(f"search_cost_{options.model}", result)
+
+
+def _alone(part: str, options: argparse.Namespace) -> dict:
+    command = [sys.executable, __file__, "--part", part, "--model", options.model]
+    done = subprocess.run(
+        [*command, "--batch", str(options.batch)], check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _search(name: str, batch: int) -> dict:
+    from drc.config import SearchSettings
+    from drc.pipeline import calibrate, cut_by_plan, plan_widths
+
+    model, dual, loader = _network(name, batch)
+    settings, seconds = SearchSettings(), {}
+    start = time.perf_counter()
+    calibration = calibrate(model, loader(settings.patches), dual, settings, "cpu", 0)
+    seconds["trace"] = time.perf_counter() - start
+    plan = plan_widths(model, calibration, settings, [])
+    seconds["search"] = time.perf_counter() - start - seconds["trace"]
+    cut_by_plan(model, calibration, plan, "dual_obs")
+    total = time.perf_counter() - start
+    seconds["rank, cut, check and refit"] = total - seconds["trace"] - seconds["search"]
+    return {
+        "crop_passes": calibration.crop_passes,
+        "seconds": round(total, 1),
+        "seconds_by_part": {part: round(value, 1) for part, value in seconds.items()},
+        "peak_mb": _peak(),
+    }
+
+
+def _training(name: str, batch: int) -> dict:
+    import drc
+
+    model, dual, loader = _network(name, batch)
+    start = time.perf_counter()
+    drc.finetune(model, loader(2 * batch), dual=dual, steps=2, device="cpu")
+    return {"steps": 2, "seconds": round(time.perf_counter() - start, 1), "peak_mb": _peak()}
+
+
+def _network(name: str, batch: int) -> tuple:
+    import drc
+    from drc.data.bundled import bundled_pairs
+    from drc.data.crops import crop_loader
+    from drc.models.dual import DualModel
+
+    model = drc.create_model(name)
+
+    def loader(crops: int):
+        steps = -(-crops // batch)
+        return crop_loader(bundled_pairs(), 4, patch=32, batch=batch, steps=steps, seed=0)
+
+    return model, DualModel(4), loader
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+if __name__ == "__main__":
+    main()
