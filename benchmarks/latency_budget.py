@@ -23,7 +23,7 @@ import drc
 from drc.artifacts.plan import Plan
 from drc.evaluation.latency import pass_times, steady_clock
 
-RUNS = 9
+RUNS = 21
 LR_SIZE = (96, 96)
 
 

@@ -27,7 +27,7 @@ CACHE_VARIABLE = "DRC_CACHE"
 _AT_ONCE = 32
 _SAMPLE_S = 0.001
 _LAYER_S = 0.01
-_FEWEST, _MOST = 3, 12
+_FEWEST, _MOST = 2, 12
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,13 @@ class LatencyTable:
     def _measure(self, shapes: list[LayerShape]) -> dict[LayerShape, float]:
         """The fastest of several samples; they are interleaved, as slow spells last a while."""
         runners = [shape.runner(self.device, self.dtype) for shape in shapes]
-        calls, samples = [], []
+        calls, samples, fastest = [], [], []
         for run in runners:
             rough = max(self._seconds(run, 1), 1e-7)
+            fastest.append(rough)
             calls.append(math.ceil(_SAMPLE_S / rough))
             share = math.ceil(_LAYER_S / (calls[-1] * rough))
             samples.append(min(max(share, _FEWEST), _MOST))
-        fastest = [math.inf] * len(shapes)
         for sample in range(max(samples)):
             for place, run in enumerate(runners):
                 if sample < samples[place]:

@@ -64,8 +64,12 @@ class LatencyCost:
         self._known.clear()
 
     def __call__(self, widths: Widths | np.ndarray) -> int:
-        """Microseconds at `widths`, by group name (missing ones are dense) or in group order."""
-        raw = self._raw(as_vector(widths, self.names, self.dense))
+        """Microseconds at `widths`, by group name (missing ones are dense) or in group order.
+
+        Fractions of channels are taken at the nearest multiple of 4, lest ever new shapes be timed.
+        """
+        vector = as_vector(widths, self.names, self.dense)
+        raw = self._raw(np.where(vector % 1, (4 * np.rint(vector / 4)).clip(1, self.dense), vector))
         return round(self._dense_us - self.gain * (self._dense_us - raw))
 
     def of_options(self, widths: np.ndarray, options: Sequence[np.ndarray]) -> list[np.ndarray]:
