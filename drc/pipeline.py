@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,7 +30,7 @@ from drc.strategies.budget import meet, pose
 from drc.training.dual_fit import fit_dual
 from drc.training.randomness import RandomState
 
-_REFIT_CROPS = 64  # all at once go through the network
+_REFIT_PIXELS = 64 * 64**2  # of LR images, which go through the network all at once
 
 Loader = Iterable[Any]
 Validated = TypeVar("Validated", bound=BaseModel)
@@ -174,8 +173,13 @@ def cut_by_plan(
 
 
 def _refit(calibration: Calibration, small: nn.Module, keep: KeepSets) -> None:
-    crops = [lr for lr, _ in itertools.islice(single_crops(calibration), _REFIT_CROPS)]
-    images = torch.cat([lr for lr in crops if lr.shape == crops[0].shape])
+    crops: list[torch.Tensor] = []
+    for lr, _ in single_crops(calibration):
+        if crops and (len(crops) + 1) * lr[0, 0].numel() > _REFIT_PIXELS:
+            break
+        if not crops or lr.shape == crops[0].shape:
+            crops.append(lr)
+    images = torch.cat(crops)
     kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
     refit(
         calibration.model, small, images, kept, seed=calibration.seed,

@@ -122,6 +122,17 @@ def test_moments_are_those_of_all_places_of_a_small_image() -> None:
     assert torch.allclose(found.gradients.diagonal(), torch.full((3,), 1 / 3).double(), atol=1e-6)
 
 
+def test_channels_that_no_hook_sees_being_read_are_not_free() -> None:
+    """The forward takes the tail's weight and calls a function: the gates price its channels."""
+
+    class Functional(Redundant):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(self.head(x).relu(), self.tail.weight, padding=1)
+
+    scores = score("dual_obs", calibration(Functional().eval()))["head"][0]
+    assert (scores[1:] > 0).all()
+
+
 def test_one_seed_one_score_also_for_pyramids_and_heads() -> None:
     for name in ("drn_tiny", "swinir_light"):
         model = build(name)

@@ -93,6 +93,51 @@ def test_a_block_mends_what_came_into_the_stream_before_it(factor: float) -> Non
     assert off[True] < 0.05
 
 
+class Fresh(Chain):
+    """The block's output goes through something before, or after, it meets the stream."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x) + self.shift
+        y = self.body(F.relu(self.inner(x)))
+        if self.kind == "activated in place":
+            x = x + F.leaky_relu(y, 0.1, inplace=True)
+        elif self.kind == "added in place":
+            y.add_(x)
+            x = y
+        elif self.kind == "with alpha":
+            x = torch.add(x, y, alpha=0.5)
+        else:  # read before it is added
+            x = y + torch.tanh(y) + x
+        return self.tail(x)
+
+
+@pytest.mark.parametrize(
+    "kind", ["activated in place", "added in place", "with alpha", "read before"]
+)
+def test_sums_of_every_kind_bring_the_network_nearer(kind: str) -> None:
+    dense, images = Fresh(kind).eval(), torch.rand(8, 3, 32, 32)
+    keep = {"inner": [0, 1, 2, 3, 4, 5]}
+    plain = distance(cut(dense, trace(dense), keep), dense, images)
+    alone = distance(refitted(dense, keep, images, sums=False), dense, images)
+    summed = distance(refitted(dense, keep, images), dense, images)
+    assert summed < plain
+    assert summed < 1.5 * alone
+
+
+def test_the_bias_is_free_also_on_images_of_255() -> None:
+    dense = Chain().eval()
+    small = copy.deepcopy(dense)
+    with torch.no_grad():
+        small.tail.bias += 5.0
+        small.shift += 1e-3  # else nothing that the tail reads is new
+    refit(dense, small, torch.rand(4, 3, 24, 24) * 255, {})
+    assert torch.allclose(small.tail.bias, dense.tail.bias, atol=0.5)
+
+
 def _stream(network: nn.Module, images: Tensor) -> Tensor:
     """What the tail reads."""
     seen = []
@@ -115,6 +160,15 @@ def test_layers_called_twice_and_layers_with_few_places_stay() -> None:
     small = refitted(dense, {"inner": [0, 1, 2, 3]}, torch.rand(4, 3, 24, 24))
     assert small.refitted == ["tail"]
     assert refitted(dense, {"inner": [0, 1, 2, 3]}, torch.rand(1, 3, 8, 8)).refitted == []
+
+
+def test_a_layer_that_is_not_trained_stays() -> None:
+    dense = Chain().eval()
+    dense.tail.requires_grad_(False)
+    keep = {"inner": [0, 1, 2, 3]}
+    assert refitted(dense, keep, torch.rand(4, 3, 24, 24)).refitted == ["body"]
+    dense.requires_grad_(False)  # as one does before inference: that fixes nothing in particular
+    assert refitted(dense, keep, torch.rand(4, 3, 24, 24)).refitted == ["body", "tail"]
 
 
 def test_the_dense_network_stays_and_one_seed_gives_one_result() -> None:

@@ -7,10 +7,13 @@ At each place of the output (a pixel, a token) such a layer computes `W c + b`, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from drc.runtime import eval_mode
 
 LinearMap = nn.Conv2d | nn.Linear
 
@@ -21,10 +24,7 @@ def linear_maps(model: nn.Module) -> dict[str, LinearMap]:
     Layers that share their weight with another are left out.
     """
     found: dict[str, LinearMap] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        or (isinstance(module, nn.Conv2d) and module.groups == 1 and _padded_plainly(module))
+        name: module for name, module in model.named_modules() if _is_plain(module)
     }
     owners: dict[int, int] = {}
     for module in model.modules():
@@ -33,8 +33,37 @@ def linear_maps(model: nn.Module) -> dict[str, LinearMap]:
     return {name: m for name, m in found.items() if owners.get(id(m.weight), 0) == 1}
 
 
-def _padded_plainly(module: nn.Conv2d) -> bool:
-    return not isinstance(module.padding, str) and module.padding_mode == "zeros"
+def called_once(model: nn.Module, images: Tensor) -> dict[str, LinearMap]:
+    """Those of `linear_maps` that a forward pass calls once, as modules, on what images become."""
+    layers = linear_maps(model)
+    calls = dict.fromkeys(layers, 0)
+
+    def count(name: str, output: Tensor) -> None:
+        calls[name] += 1 if output.requires_grad else 2
+
+    required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with ExitStack() as stack, eval_mode(model):
+        for parameter, was in required:
+            stack.callback(parameter.requires_grad_, was)
+            parameter.requires_grad_(False)
+        for name, layer in layers.items():
+            hook = layer.register_forward_hook(lambda *found, name=name: count(name, found[-1]))
+            stack.callback(hook.remove)
+        model(images.clone().requires_grad_().clone())
+    return {name: layer for name, layer in layers.items() if calls[name] == 1}
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer computes what its class does, with zeros around the image."""
+    if isinstance(module, nn.Linear):
+        return type(module).forward is nn.Linear.forward
+    return (
+        isinstance(module, nn.Conv2d)
+        and type(module).forward is nn.Conv2d.forward
+        and module.groups == 1
+        and not isinstance(module.padding, str)
+        and module.padding_mode == "zeros"
+    )
 
 
 def places(output: Tensor, layer: LinearMap, count: int, generator: torch.Generator) -> Tensor:

@@ -48,15 +48,17 @@ class _Reader:
     """One layer that reads the atoms, in the state after some have gone.
 
     Attributes:
-        weight: G^1/2 W, `(outputs, columns)`.
+        weight: G^1/2 W, `(outputs, columns)`, with the bias as last column where there is one.
         inverse: A^-1 of the columns that are left.
         columns: those of every atom, `(atoms, columns of an atom)`.
     """
 
     def __init__(self, weight: Tensor, moments: LayerMoments, columns: Tensor) -> None:
-        damped = moments.columns.clone()
-        damped.diagonal()[:-1] += DAMPING * damped.diagonal()[:-1].mean().clamp_min(1e-30)
-        damped.diagonal()[-1:] += 1e-9
+        width = weight.shape[1]  # without the constant where there is no bias to stand for it
+        inputs = len(moments.columns) - 1
+        damped = moments.columns[:width, :width].clone()
+        damped.diagonal()[:inputs] += DAMPING * damped.diagonal()[:inputs].mean().clamp_min(1e-30)
+        damped.diagonal()[inputs:] += 1e-9
         self.inverse = torch.linalg.inv(damped)
         self.weight = _root(moments.gradients) @ weight.double()
         self.columns = columns
@@ -81,21 +83,21 @@ class _Reader:
 
 
 def _readers(group: Group, block: int, calibration: Calibration, moments: Moments) -> list[_Reader]:
-    layers = linear_maps(calibration.model)
+    layers = {n: m for n, m in linear_maps(calibration.model).items() if n in moments.layers}
     found = []
     for part in group.slices:
         name = reader_of(part, layers)
         mine = part.block == block
-        if name is None or name not in moments.layers or not mine.any():
+        if name is None or not mine.any():
             continue
         matrix = matrix_of(layers[name])
         kernel = matrix.shape[2]
         channels = torch.from_numpy(part.indices[:, mine])
         columns = (channels[:, :, None] * kernel + torch.arange(kernel)).flatten(1)
-        bias = layers[name].bias
-        constant = matrix.new_zeros(len(matrix), 1) if bias is None else bias.detach()[:, None]
-        weight = torch.cat((matrix.flatten(1), constant), 1).cpu()
-        found.append(_Reader(weight, moments.layers[name], columns))
+        weight, bias = matrix.flatten(1), layers[name].bias
+        if bias is not None:
+            weight = torch.cat((weight, bias.detach()[:, None]), 1)
+        found.append(_Reader(weight.cpu(), moments.layers[name], columns))
     return found
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from drc.errors import TrainingError
 from drc.graph.groups import Slice
-from drc.graph.readers import LinearMap, columns_at, linear_maps, places, rows_at
+from drc.graph.readers import LinearMap, called_once, columns_at, places, rows_at
 from drc.importance.base import Calibration
-from drc.importance.dual_taylor import gate_gradients, gate_slices
+from drc.importance.dual_taylor import gate_gradients, gate_slices, single_crops
 from drc.models.traits import sr_images
 from drc.training.losses import Outputs
 
@@ -45,7 +45,7 @@ class Moments:
     """Of all layers that read channels, and of the gates of channels read otherwise.
 
     Attributes:
-        layers: by name of the layer.
+        layers: by name of the layer; those that the forward calls exactly once.
         gates: per group, in graph order, the second moments of gate gradients over crops,
             `(blocks, atoms, atoms)`.
     """
@@ -61,7 +61,9 @@ def collect(calibration: Calibration) -> Moments:
         TrainingError: the network's images are not finite.
     """
     groups = calibration.graph.groups
-    layers = linear_maps(calibration.model)
+    first, _ = next(single_crops(calibration))
+    # A layer that the forward calls otherwise, or often, is not refitted, and nothing sees it.
+    layers = called_once(calibration.model, first)
     read = {reader_of(part, layers) for group in groups for part in group.slices} - {None}
     chosen = {name: layers[name] for name in sorted(n for n in read if n)}
     others = [[p for p in gate_slices(g) if reader_of(p, layers) is None] for g in groups]
@@ -75,8 +77,8 @@ def collect(calibration: Calibration) -> Moments:
     for total in moments.gates:
         total /= max(1, count)
     for layer in moments.layers.values():
-        layer.columns /= layer.looks
-        layer.gradients /= layer.crops
+        layer.columns /= max(1, layer.looks)
+        layer.gradients /= max(1, layer.crops)
     return moments
 
 
@@ -95,8 +97,6 @@ def _watching(layers: dict[str, LinearMap], moments: Moments, seed: int) -> Iter
             moments.layers[name] = look.found
             stack.callback(layer.register_forward_hook(look).remove)
         yield
-    for name in [name for name, found in moments.layers.items() if not found.looks]:
-        del moments.layers[name]  # the forward does not use it
 
 
 class _Look:
@@ -116,6 +116,7 @@ class _Look:
         where = places(output, self.layer, PLACES, self.generator)
         columns = columns_at(self.layer, inputs[0].detach(), where).flatten(1)
         columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
+        columns = columns.to(torch.promote_types(columns.dtype, torch.float32))
         self.found.columns += (columns.T @ columns).double().cpu()
         self.found.looks += len(columns)
         self.found.crops += 1
@@ -123,6 +124,7 @@ class _Look:
 
         def backward(gradient: Tensor) -> None:
             rows = rows_at(gradient, self.layer, where)
+            rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
             self.found.gradients += (rows.T @ rows).double().cpu() * share
 
         output.register_hook(backward)

@@ -26,6 +26,8 @@ from drc.runtime import Progress, eval_mode
 RIDGE = 1e-3
 """Pull towards the weights that are there, relative to the mean square of the columns."""
 
+_TINY = 1e-30
+
 _FEWEST = 4
 """Places needed per column: with fewer, a layer would be fitted to chance."""
 
@@ -63,14 +65,15 @@ def refit(
 ) -> list[str]:
     """Refit the layers of `pruned` whose inputs the cut has changed, in place.
 
-    Layers that are called more than once, or at too few places for their inputs, stay.
+    Layers that are called more than once, or at too few places for their inputs, stay; so do those
+    that are not trained (`requires_grad` is False) where others are.
 
     Args:
         dense: the network before the cut.
         pruned: what the cut made of it, on the same device.
         lr: calibration images, `(N, C, h, w)` in the network's range.
         kept: what the cut kept of the tensors of `dense`, by name and dimension.
-        rows: places of its output that a layer is fitted to, at most.
+        rows: places of its output that a layer is fitted to; more for layers that read much.
         ridge: see `RIDGE`.
         sums: fit sums with residual streams where there are some, not outputs alone.
         seed: of the choice of places.
@@ -82,8 +85,9 @@ def refit(
     targets = _targets(dense, lr, rows, sums, seed)
     run = _Refit(pruned, kept, targets, ridge, progress)
     with ExitStack() as stack:
+        trained = any(parameter.requires_grad for parameter in pruned.parameters())
         for name, layer in linear_maps(pruned).items():
-            if name in targets:
+            if name in targets and (layer.weight.requires_grad or not trained):
                 run.watch(stack, name, layer)
         stack.enter_context(Sums(run.added))
         stack.enter_context(torch.no_grad())
@@ -98,10 +102,8 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
     found: dict[str, _Target] = {}
     layers = linear_maps(dense)
 
-    def added(output: Tensor, at: Mark, other: Tensor) -> Tensor:
-        target = found[at.layer]
-        target.stream = rows_at(other, layers[at.layer], target.where) / at.factor
-        return output
+    def added(output: Tensor, at: Mark, stream: Tensor) -> None:
+        found[at.layer].stream = rows_at(stream, layers[at.layer], found[at.layer].where)
 
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -112,9 +114,10 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
                 if name in found:
                     found[name].calls += 1
                     return
-                where = places(output, layers[name], rows, generator)
+                fewest = _FEWEST * (layers[name].weight[0].numel() + 1)
+                where = places(output, layers[name], max(rows, fewest), generator)
                 found[name] = _Target(where, rows_at(output, layers[name], where))
-                mark(output, Mark(name, len(found)))
+                mark(output, Mark(name))
 
             stack.callback(layer.register_forward_hook(keep).remove)
         if sums:
@@ -157,19 +160,19 @@ class _Refit:
 
         def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if name in self._inputs:
-                mark(output, Mark(name, self._seen))
+                mark(output, Mark(name))
 
         stack.callback(layer.register_forward_pre_hook(before).remove)
         stack.callback(layer.register_forward_hook(after).remove)
 
-    def added(self, output: Tensor, at: Mark, other: Tensor) -> Tensor:
-        """Solve the layer whose output is about to be added to `other`; returns the new output."""
-        value = self._inputs.pop(at.layer)
+    def added(self, output: Tensor, at: Mark, stream: Tensor) -> None:
+        """Solve the layer whose output is about to be added to a stream, and renew the output."""
+        value = self._inputs.pop(at.layer, None)
+        if value is None:  # the layer stays as it is
+            return
         layer = self.layers[at.layer]
-        stream = rows_at(other, layer, self.targets[at.layer].where) / at.factor
-        if not self._solve(at.layer, value, stream):
-            return output
-        return layer.forward(value) * at.factor  # its hooks have been called already
+        if self._solve(at.layer, value, rows_at(stream, layer, self.targets[at.layer].where)):
+            output.copy_(layer.forward(value) * at.factor)  # its hooks have been called already
 
     def _solve(self, name: str, value: Tensor, stream: Tensor | None) -> bool:
         layer, target = self.layers[name], self.targets[name]
@@ -198,8 +201,11 @@ def _solve(layer: LinearMap, value: Tensor, where: Tensor, wanted: Tensor, ridge
     if unchanged or len(columns) < _FEWEST * columns.shape[1]:
         return False
     gram = columns.T @ columns
-    gram.diagonal().add_(ridge * gram.diagonal().mean())
+    inputs = gram.diagonal()[: matrix_of(layer)[0].numel()]
+    inputs += ridge * inputs.mean().clamp_min(_TINY)  # the bias is free
     change = torch.linalg.solve(gram, columns.T @ missing).T
+    if not change.isfinite().all():
+        return False
     if layer.bias is not None:
         layer.bias.data += change[:, -1].to(layer.bias.dtype)
         change = change[:, :-1]

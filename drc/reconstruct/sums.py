@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 _ATTRIBUTE = "drc_output_of"
 
@@ -20,25 +21,37 @@ _PASS = {F.dropout, torch.dropout, Tensor.contiguous}
 
 @dataclass(frozen=True)
 class Mark:
-    """Which layer made a tensor, as the how-manieth, and the number it was multiplied by since."""
+    """What made a tensor.
+
+    Attributes:
+        layer: the layer whose output it is.
+        factor: the number it was multiplied by since.
+    """
 
     layer: str
-    order: int
     factor: float = 1.0
 
 
 def mark(output: Tensor, made_by: Mark) -> None:
-    setattr(output, _ATTRIBUTE, made_by)
+    """Mark a tensor as it is now; a later change in place ends the mark."""
+    setattr(output, _ATTRIBUTE, (made_by, output._version))
+
+
+def _mark_of(value: Any) -> Mark | None:
+    made_by, version = getattr(value, _ATTRIBUTE, (None, 0))
+    return made_by if made_by is not None and value._version == version else None
 
 
 class Sums(TorchFunctionMode):
     """Calls `added` before the marked output of a layer is added to a tensor of its shape.
 
-    `added(output, mark, other)` returns what to add in place of `output`. An output counts only
-    on its way from the layer to the first sum, through nothing but products with numbers.
+    `added(output, mark, stream)` may change the output in place. `stream` is what makes the sum,
+    up to a factor, when it is added to what the layer gave. An output counts only on its way from
+    the layer to the first sum, through nothing but products with numbers; once anything else has
+    read it, or changed it in place, it does not.
     """
 
-    def __init__(self, added: Callable[[Tensor, Mark, Tensor], Tensor]) -> None:
+    def __init__(self, added: Callable[[Tensor, Mark, Tensor], None]) -> None:
         super().__init__()
         self.added = added
 
@@ -46,39 +59,44 @@ class Sums(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _ADD and len(args) == 2 and not kwargs:
-            args = self._sum(*args)
-        result = func(*args, **kwargs)
+        if func in _ADD and len(args) == 2 and set(kwargs) <= {"alpha"}:
+            self._sum(*args, float(kwargs.get("alpha", 1)))
         carried = _carried(func, args)
-        if carried is not None and isinstance(result, Tensor):
-            mark(result, carried)
+        result = func(*args, **kwargs)
+        if isinstance(result, (Tensor, tuple, list)):  # not so for questions such as its shape
+            _forget((args, kwargs))
+            if carried is not None and isinstance(result, Tensor):
+                mark(result, carried)
         return result
 
-    def _sum(self, first: Any, second: Any) -> tuple[Any, Any]:
-        marks = [getattr(x, _ATTRIBUTE, None) for x in (first, second)]
-        if not all(isinstance(x, Tensor) for x in (first, second)) or first.shape != second.shape:
-            return first, second
-        made: list[Mark] = [m for m in marks if m is not None]
-        found = max(made, key=lambda m: m.order, default=None)
-        if found is None:
-            return first, second
-        if found == marks[0]:
-            return self._told(first, found, second), second
-        return first, self._told(second, found, first)
+    def _sum(self, first: Any, second: Any, alpha: float) -> None:
+        """Tell of `first + alpha * second` where one of them is fresh from its layer."""
+        if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+            return
+        if first.shape != second.shape or not alpha:
+            return
+        for output, other, scale in ((first, second, 1 / alpha), (second, first, alpha)):
+            found = _mark_of(output)
+            if found is not None:
+                delattr(output, _ATTRIBUTE)
+                self.added(output, found, other / (scale * found.factor))
+                return
 
-    def _told(self, output: Tensor, found: Mark, other: Tensor) -> Tensor:
-        delattr(output, _ATTRIBUTE)
-        return self.added(output, found, other)
+
+def _forget(arguments: Any) -> None:
+    for value in tree_leaves(arguments):
+        if isinstance(value, Tensor) and hasattr(value, _ATTRIBUTE):
+            delattr(value, _ATTRIBUTE)
 
 
 def _carried(func: Any, args: tuple) -> Mark | None:
     """The mark that a result takes over from the first tensor among the arguments."""
     if func in _PASS:
-        return getattr(args[0], _ATTRIBUTE, None)
+        return _mark_of(args[0])
     if func not in _SCALE or len(args) != 2:
         return None
     tensor, number = args if isinstance(args[0], Tensor) else args[::-1]
-    found = getattr(tensor, _ATTRIBUTE, None)
+    found = _mark_of(tensor)
     if found is None or isinstance(number, Tensor) or not number:
         return None
-    return replace(found, factor=found.factor * float(number))
+    return Mark(found.layer, found.factor * float(number))
