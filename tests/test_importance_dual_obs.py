@@ -133,6 +133,35 @@ def test_channels_that_no_hook_sees_being_read_are_not_free() -> None:
     assert (scores[1:] > 0).all()
 
 
+class Attended(nn.Module):
+    """torch's attention calls no hook of its projection; an inner layer reads a buffer."""
+
+    scale = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.tail = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.inner, self.outer = nn.Linear(2, 6), nn.Linear(6, 8)
+        self.register_buffer("where", torch.rand(1, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.head(x)
+        tokens = y.flatten(2).transpose(1, 2)
+        tokens = tokens + self.outer(self.inner(self.where).relu())
+        mixed = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return self.tail(y + mixed.transpose(1, 2).reshape(y.shape))
+
+
+def test_what_attention_and_buffers_feed_is_not_free() -> None:
+    data = calibration(Attended().eval())
+    scores = score("dual_obs", data)
+    assert len(scores) > 1
+    for name, found in scores.items():
+        assert found.max() > 0, name
+
+
 def test_one_seed_one_score_also_for_pyramids_and_heads() -> None:
     for name in ("drn_tiny", "swinir_light"):
         model = build(name)
