@@ -18,6 +18,9 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+HELD_OUT = 20
+"""Images of the training folder, the last by name, on which choices are made."""
+
 PACKAGES = ("torch", "fvcore", "numpy", "accelerate", "scipy")
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 
-from common import RESULTS, shared_folder, write_result
+from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
@@ -19,8 +19,6 @@ from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.evaluation.bicubic import Bicubic
 from drc.models.dual import AnyDual
-
-HELD_OUT = 20
 
 
 def run(bench: Bench, name: str, jobs: Sequence[tuple[str, float]]) -> None:

@@ -16,15 +16,13 @@ import time
 from functools import cached_property
 from typing import Any
 
-from common import RESULTS, shared_folder, write_result
+from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
 from drc.config import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
-
-HELD_OUT = 20
 
 ROWS: dict[str, dict[str, Any]] = {
     "default": {},

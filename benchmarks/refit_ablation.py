@@ -13,7 +13,7 @@ import math
 import time
 
 import torch
-from common import shared_folder, write_result
+from common import HELD_OUT, shared_folder, write_result
 from rivals_bench import Crops
 from rivals_networks import SCALE, open_dense
 
@@ -26,7 +26,6 @@ from drc.importance.dual_taylor import single_crops
 from drc.pipeline import calibrate, plan_widths
 from drc.reconstruct.refit import refit
 
-HELD_OUT = 20
 VARIANTS: dict[str, dict | None] = {
     "none": None,
     "default": {},

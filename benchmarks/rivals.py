@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, shared_folder
+from common import HELD_OUT, RESULTS, shared_folder
 from rivals_bench import Bench, Crops
 from rivals_methods import DENSE, METHODS, find_method
 from rivals_networks import NETWORKS, SCALE, open_dense
@@ -43,8 +43,6 @@ from drc.config import FinetuneSettings
 from drc.data.folders import find_pairs
 from drc.errors import DrcError
 from drc.runtime import resolve_device
-
-HELD_OUT = 20  # images, the last of the training folder
 
 
 def main() -> None:

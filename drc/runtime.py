@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,3 +52,17 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def forward_hooks(
+    modules: Mapping[str, nn.Module], hook: Callable[[str, tuple[Any, ...], Any], None]
+) -> Iterator[None]:
+    """Within the block, `hook(name, inputs, output)` is called after each module's forward."""
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            handle = module.register_forward_hook(
+                lambda _, inputs, output, name=name: hook(name, inputs, output)
+            )
+            stack.callback(handle.remove)
+        yield

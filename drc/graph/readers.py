@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.runtime import eval_mode
+from drc.runtime import eval_mode, forward_hooks
 
 LinearMap = nn.Conv2d | nn.Linear
 
@@ -38,17 +38,14 @@ def called_once(model: nn.Module, images: Tensor) -> dict[str, LinearMap]:
     layers = linear_maps(model)
     calls = dict.fromkeys(layers, 0)
 
-    def count(name: str, output: Tensor) -> None:
+    def count(name: str, _: tuple[Tensor, ...], output: Tensor) -> None:
         calls[name] += 1 if output.requires_grad else 2
 
     required = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with ExitStack() as stack, eval_mode(model):
+    with ExitStack() as stack, eval_mode(model), forward_hooks(layers, count):
         for parameter, was in required:
             stack.callback(parameter.requires_grad_, was)
             parameter.requires_grad_(False)
-        for name, layer in layers.items():
-            hook = layer.register_forward_hook(lambda *found, name=name: count(name, found[-1]))
-            stack.callback(hook.remove)
         model(images.clone().requires_grad_().clone())
     return {name: layer for name, layer in layers.items() if calls[name] == 1}
 

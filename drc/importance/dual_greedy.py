@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from drc.errors import TrainingError
 from drc.graph.groups import Group
@@ -25,7 +24,7 @@ from drc.importance.base import Calibration, Scores, register
 from drc.importance.crops import Batch, in_turn
 from drc.importance.dual_taylor import gate_slices, regression_loss, single_crops
 from drc.importance.l1 import add_powers
-from drc.runtime import eval_mode
+from drc.runtime import eval_mode, forward_hooks
 
 Features = dict[str, list[Tensor]]
 """Module name -> its outputs, call by call."""
@@ -212,18 +211,11 @@ def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Features]:
     """
     found: Features = {name: [] for name in names}
 
-    def hook(name: str) -> RemovableHandle:
-        def keep(module: nn.Module, inputs: object, outputs: object) -> None:
-            found[name] += [t.clone() for t in tensors_of(outputs) if t.is_floating_point()]
+    def keep(name: str, _: object, outputs: object) -> None:
+        found[name] += [t.clone() for t in tensors_of(outputs) if t.is_floating_point()]
 
-        return model.get_submodule(name).register_forward_hook(keep)
-
-    hooks = [hook(name) for name in names]
-    try:
+    with forward_hooks({name: model.get_submodule(name) for name in names}, keep):
         yield found
-    finally:
-        for handle in hooks:
-            handle.remove()
 
 
 __all__ = ["dual_greedy", "recorded"]

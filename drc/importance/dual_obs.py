@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from drc.graph.groups import Group
-from drc.graph.readers import linear_maps, matrix_of
+from drc.graph.readers import LinearMap, linear_maps, matrix_of
 from drc.importance.base import Calibration, Scores, register
 from drc.importance.moments import LayerMoments, Moments, collect, reader_of
 
@@ -34,11 +34,12 @@ def dual_obs(calibration: Calibration) -> Scores:
     second moments of their gates' gradients alone, correlations included.
     """
     moments = collect(calibration)
+    layers = {n: m for n, m in linear_maps(calibration.model).items() if n in moments.layers}
     scores = {}
     for number, group in enumerate(calibration.graph.groups):
         rows = []
         for block in range(group.blocks):
-            readers = _readers(group, block, calibration, moments)
+            readers = _readers(group, block, layers, moments)
             rows.append(_eliminate(readers, moments.gates[number][block]))
         scores[group.name] = np.stack(rows)
     return scores
@@ -82,8 +83,9 @@ class _Reader:
         self.inverse[mine, mine] = 1.0
 
 
-def _readers(group: Group, block: int, calibration: Calibration, moments: Moments) -> list[_Reader]:
-    layers = {n: m for n, m in linear_maps(calibration.model).items() if n in moments.layers}
+def _readers(
+    group: Group, block: int, layers: dict[str, LinearMap], moments: Moments
+) -> list[_Reader]:
     found = []
     for part in group.slices:
         name = reader_of(part, layers)

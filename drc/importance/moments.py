@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drc.errors import TrainingError
 from drc.graph.groups import Slice
@@ -16,6 +14,7 @@ from drc.graph.readers import LinearMap, called_once, columns_at, places, rows_a
 from drc.importance.base import Calibration
 from drc.importance.dual_taylor import gate_gradients, gate_slices, single_crops
 from drc.models.traits import sr_images
+from drc.runtime import forward_hooks
 from drc.training.losses import Outputs
 
 PLACES = 128
@@ -31,13 +30,11 @@ class LayerMoments:
         gradients: of the gradient of a `_Probe` at its output, `(outputs, outputs)` float64, summed
             over the places of a crop.
         looks: places seen so far.
-        crops: crops seen so far.
     """
 
     columns: Tensor
     gradients: Tensor
     looks: int = 0
-    crops: int = 0
 
 
 @dataclass
@@ -50,8 +47,8 @@ class Moments:
             `(blocks, atoms, atoms)`.
     """
 
-    layers: dict[str, LayerMoments] = field(default_factory=dict)
-    gates: list[np.ndarray] = field(default_factory=list)
+    layers: dict[str, LayerMoments]
+    gates: list[np.ndarray]
 
 
 def collect(calibration: Calibration) -> Moments:
@@ -67,9 +64,14 @@ def collect(calibration: Calibration) -> Moments:
     read = {reader_of(part, layers) for group in groups for part in group.slices} - {None}
     chosen = {name: layers[name] for name in sorted(n for n in read if n)}
     others = [[p for p in gate_slices(g) if reader_of(p, layers) is None] for g in groups]
-    moments = Moments(gates=[np.zeros((g.blocks, g.size, g.size)) for g in groups])
+    generator = torch.Generator().manual_seed(calibration.seed)
+    looks = {name: _Look(layer, generator) for name, layer in chosen.items()}
+    moments = Moments(
+        {name: look.found for name, look in looks.items()},
+        [np.zeros((g.blocks, g.size, g.size)) for g in groups],
+    )
     count = 0
-    with _watching(chosen, moments, calibration.seed):
+    with forward_hooks(chosen, lambda name, inputs, output: looks[name](inputs[0], output)):
         for gradients in gate_gradients(calibration, others, _Probe(calibration.seed)):
             for total, gradient in zip(moments.gates, gradients, strict=True):
                 total += gradient[:, :, None] * gradient[:, None, :]
@@ -78,7 +80,7 @@ def collect(calibration: Calibration) -> Moments:
         total /= max(1, count)
     for layer in moments.layers.values():
         layer.columns /= max(1, layer.looks)
-        layer.gradients /= max(1, layer.crops)
+        layer.gradients /= max(1, count)
     return moments
 
 
@@ -88,19 +90,8 @@ def reader_of(part: Slice, layers: dict[str, LinearMap]) -> str | None:
     return name if part.read and part.dim == 1 and leaf == "weight" and name in layers else None
 
 
-@contextmanager
-def _watching(layers: dict[str, LinearMap], moments: Moments, seed: int) -> Iterator[None]:
-    generator = torch.Generator().manual_seed(seed)
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            look = _Look(layer, generator)
-            moments.layers[name] = look.found
-            stack.callback(layer.register_forward_hook(look).remove)
-        yield
-
-
 class _Look:
-    """A forward hook that adds what it sees of one layer to its moments."""
+    """Adds what it sees of one layer, call by call, to its moments."""
 
     def __init__(self, layer: LinearMap, generator: torch.Generator) -> None:
         self.layer, self.generator = layer, generator
@@ -110,16 +101,15 @@ class _Look:
             torch.zeros(outputs, outputs, dtype=torch.float64),
         )
 
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def __call__(self, value: Tensor, output: Tensor) -> None:
         if not output.requires_grad:
             return
         where = places(output, self.layer, PLACES, self.generator)
-        columns = columns_at(self.layer, inputs[0].detach(), where).flatten(1)
+        columns = columns_at(self.layer, value.detach(), where).flatten(1)
         columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
         columns = columns.to(torch.promote_types(columns.dtype, torch.float32))
         self.found.columns += (columns.T @ columns).double().cpu()
         self.found.looks += len(columns)
-        self.found.crops += 1
         share = output.numel() // len(self.found.gradients) / len(where)
 
         def backward(gradient: Tensor) -> None:

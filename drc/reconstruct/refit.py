@@ -13,7 +13,7 @@ then, hand to it. So time and memory grow linearly with the number of layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from drc.graph.readers import LinearMap, columns_at, linear_maps, matrix_of, places, rows_at
 from drc.reconstruct.sums import Mark, Sums, mark
-from drc.runtime import Progress, eval_mode
+from drc.runtime import Progress, eval_mode, forward_hooks
 
 RIDGE = 1e-3
 """Pull towards the weights that are there, relative to the mean square of the columns."""
@@ -105,25 +105,17 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
     def added(output: Tensor, at: Mark, stream: Tensor) -> None:
         found[at.layer].stream = rows_at(stream, layers[at.layer], found[at.layer].where)
 
-    with ExitStack() as stack:
-        for name, layer in layers.items():
+    def keep(name: str, _: tuple[Tensor, ...], output: Tensor) -> None:
+        if name in found:
+            found[name].calls += 1
+            return
+        fewest = _FEWEST * (layers[name].weight[0].numel() + 1)
+        where = places(output, layers[name], max(rows, fewest), generator)
+        found[name] = _Target(where, rows_at(output, layers[name], where))
+        mark(output, Mark(name))
 
-            def keep(
-                layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name
-            ) -> None:
-                if name in found:
-                    found[name].calls += 1
-                    return
-                fewest = _FEWEST * (layers[name].weight[0].numel() + 1)
-                where = places(output, layers[name], max(rows, fewest), generator)
-                found[name] = _Target(where, rows_at(output, layers[name], where))
-                mark(output, Mark(name))
-
-            stack.callback(layer.register_forward_hook(keep).remove)
-        if sums:
-            stack.enter_context(Sums(added))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(eval_mode(dense))
+    watching = Sums(added) if sums else nullcontext()
+    with forward_hooks(layers, keep), watching, torch.no_grad(), eval_mode(dense):
         dense(lr)
     return {name: target for name, target in found.items() if target.calls == 1}
 
@@ -201,7 +193,7 @@ def _solve(layer: LinearMap, value: Tensor, where: Tensor, wanted: Tensor, ridge
     if unchanged or len(columns) < _FEWEST * columns.shape[1]:
         return False
     gram = columns.T @ columns
-    inputs = gram.diagonal()[: matrix_of(layer)[0].numel()]
+    inputs = gram.diagonal()[: layer.weight[0].numel()]
     inputs += ridge * inputs.mean().clamp_min(_TINY)  # the bias is free
     change = torch.linalg.solve(gram, columns.T @ missing).T
     if not change.isfinite().all():

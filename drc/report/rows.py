@@ -45,29 +45,11 @@ def rows(report: Report) -> Iterator[Row]:
         giga(after.macs),
         _percent(before.macs, after.macs),
     )
-    yield Row(
-        "PSNR (dB)",
-        _figure(before.psnr, 2),
-        _figure(pruned.psnr, 2),
-        _figure(after.psnr, 2),
-        _difference(before.psnr, after.psnr, 2),
-    )
-    yield Row(
-        "SSIM",
-        _figure(before.ssim, 4),
-        _figure(pruned.ssim, 4),
-        _figure(after.ssim, 4),
-        _difference(before.ssim, after.ssim, 4),
-    )
+    yield _measured("PSNR (dB)", before.psnr, pruned.psnr, after.psnr, 2)
+    yield _measured("SSIM", before.ssim, pruned.ssim, after.ssim, 4)
     if report.kernel_error is not None:
         errors = report.kernel_error
-        yield Row(
-            "kernel error",
-            _figure(errors.before, 3),
-            _figure(errors.pruned, 3),
-            _figure(errors.after, 3),
-            _difference(errors.before, errors.after, 3),
-        )
+        yield _measured("kernel error", errors.before, errors.pruned, errors.after, 3)
     yield Row(
         f"latency (ms, LR {height}x{width})",
         _figure(before.latency_ms, 1),
@@ -164,6 +146,19 @@ def _percent(before: float | None, after: float | None) -> str:
     if before is None or after is None or before == 0:
         return MISSING
     return f"{(after - before) / before:+.1%}"
+
+
+def _measured(
+    name: str, before: float | None, pruned: float | None, after: float | None, digits: int
+) -> Row:
+    """A line of figures that are compared by their difference."""
+    return Row(
+        name,
+        _figure(before, digits),
+        _figure(pruned, digits),
+        _figure(after, digits),
+        _difference(before, after, digits),
+    )
 
 
 def _difference(before: float | None, after: float | None, digits: int) -> str:

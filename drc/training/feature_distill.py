@@ -13,7 +13,7 @@ from drc.errors import UsageError
 from drc.graph.inputs import example_input
 from drc.graph.surgery import get_cut
 from drc.models.traits import get_traits
-from drc.runtime import eval_mode
+from drc.runtime import eval_mode, forward_hooks
 from drc.training.distill import Teacher
 
 PLACES = 8
@@ -96,20 +96,13 @@ def recorded(model: nn.Module, names: list[str]) -> Iterator[Features]:
     """Collect the outputs of the named modules, in the order they are last called."""
     found: Features = {}
 
-    def record(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                found.pop(name, None)
-                found[name] = output
+    def record(name: str, _: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            found.pop(name, None)
+            found[name] = output
 
-        return model.get_submodule(name).register_forward_hook(hook)
-
-    handles = [record(name) for name in names]
-    try:
+    with forward_hooks({name: model.get_submodule(name) for name in names}, record):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def find_places(student: nn.Module, teacher: nn.Module) -> list[Place]:
