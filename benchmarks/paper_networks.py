@@ -21,7 +21,8 @@ import torch
 from quality_bench import Bench, run
 
 import drc
-from drc.config import FinetuneSettings, SearchSettings
+from drc.config import SearchSettings
+from drc.config_training import FinetuneSettings
 from drc.data.batches import BatchReader
 from drc.data.blind_set import build_blind_set
 from drc.data.crops import crop_loader

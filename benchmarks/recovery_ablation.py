@@ -20,7 +20,7 @@ from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 

@@ -39,7 +39,7 @@ from rivals_results import Results, Row
 from rivals_table import tables
 from torch import nn
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.folders import find_pairs
 from drc.errors import DrcError
 from drc.runtime import resolve_device

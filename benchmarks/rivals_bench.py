@@ -16,7 +16,8 @@ from torch import nn
 
 import drc
 from drc.artifacts.plan import fingerprint
-from drc.config import FinetuneSettings, PruneSettings, SearchSettings
+from drc.config import PruneSettings, SearchSettings
+from drc.config_training import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair
 from drc.evaluation.bicubic import Bicubic

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Result": "drc.api",
+    "adapt": "drc.training_api",
     "apply": "drc.artifacts.checkpoint",
     "complexity": "drc.evaluation.complexity",
     "compress": "drc.api",
@@ -25,6 +26,7 @@ _PUBLIC = {
     "prune": "drc.api",
     "save": "drc.artifacts.checkpoint",
     "search": "drc.api",
+    "train": "drc.training_api",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

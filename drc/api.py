@@ -13,7 +13,7 @@ from torch import nn
 
 from drc.artifacts.checkpoint import save
 from drc.artifacts.plan import Plan
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.errors import UsageError
 from drc.importance import base as criteria
 from drc.job import Job

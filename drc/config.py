@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-SMALLEST_PATCH = 8
+from drc.config_base import (
+    SMALLEST_PATCH,
+    Positive,
+    Rate,
+    Ratio,
+    Settings,
+    Weight,
+    Whole,
+    absolute,
+    absolute_code,
+)
+from drc.config_training import AdaptSettings, FinetuneSettings, TrainSettings
+
 TILE_OVERLAP = 16
 """LR pixels that are dropped at the cut edges of tiles, where nothing else is said."""
 
@@ -23,40 +27,27 @@ WHICH_NETWORK = (
     "--model package.module:factory, or --weights FILE"
 )
 
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Ratio = Annotated[float, Field(gt=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class Settings(BaseModel):
-    """Base of the settings classes: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSettings(Settings):
-    """Where the images come from.
+class ImageSettings(Settings):
+    """Where training images come from.
 
     Attributes:
-        data: folder for calibration and recovery; None for the bundled photos.
-        test_data: folder to measure on; None for the bundled test photos, "none" to skip it.
+        data: folder of training images; None for the bundled photos.
         workers: loader processes.
-        degradation: how LR crops for calibration and recovery are made: `bicubic` takes LR files
-            where there are some; `iso` and `aniso` blur HR by random kernels, for blind SR.
+        degradation: how LR crops are made: `bicubic` takes LR files where there are some; `iso`
+            and `aniso` blur HR by random kernels, for blind SR.
         noise: of the blurred LR crops, standard deviation in 8-bit levels.
     """
 
     data: str | None = None
-    test_data: str | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Whole = 0
     degradation: Literal["bicubic", "iso", "aniso"] = "bicubic"
     noise: Annotated[float, Field(ge=0, le=255)] = 0.0
 
-    @field_validator("data", "test_data")
+    @field_validator("data", "test_data", "val_data", check_fields=False)
     @classmethod
     def _resolve(cls, value: str | None) -> str | None:
-        return _absolute(value, keep=("none",), default="bundled")
+        return absolute(value, keep=("none",), default="bundled")
 
     @field_validator("noise")
     @classmethod
@@ -64,6 +55,29 @@ class DataSettings(Settings):
         if value and info.data.get("degradation") == "bicubic":
             raise ValueError("needs data.degradation to be iso or aniso")
         return value
+
+
+class DataSettings(ImageSettings):
+    """Images for calibration and recovery, and those to measure on.
+
+    Attributes:
+        test_data: folder to measure on; None for the bundled test photos, "none" to skip it.
+    """
+
+    test_data: str | None = None
+
+
+class TrainDataSettings(ImageSettings):
+    """Images to train on, and those to choose the best weights by.
+
+    Attributes:
+        val_data: folder of held-out images; None to hold out images of `data`, "none" to measure
+            nothing while training.
+        val_images: how many: the last by name, of `data` at most a fifth.
+    """
+
+    val_data: str | None = None
+    val_images: Positive = 10
 
 
 class SearchSettings(Settings):
@@ -101,7 +115,7 @@ class SearchSettings(Settings):
     patches: Positive = 64
     patch: Annotated[int, Field(ge=SMALLEST_PATCH)] = 32
     dual_weight: Weight = 0.1
-    dual_steps: Annotated[int, Field(ge=0)] = 50
+    dual_steps: Whole = 50
     darts_steps: Positive = 2500
     darts_order: Literal[1, 2] = 2
     darts_lr: Rate = 1e-4
@@ -145,62 +159,9 @@ class PruneSettings(Settings):
 
     importance: str = "dual_obs"
     reconstruct: bool = True
-    greedy_steps: Annotated[int, Field(ge=0)] = 2
+    greedy_steps: Whole = 2
     greedy_lr: Rate = 1e-2
     greedy_batch: Positive = 16
-
-
-class FinetuneSettings(Settings):
-    """How quality is recovered. Weights of 0 switch a loss off.
-
-    Attributes:
-        steps: optimizer steps.
-        batch: crops per step.
-        patch: LR side of a crop, in pixels.
-        lr: peak learning rate of Adam.
-        primal: weight of the loss to the HR image.
-        distill: weight of the loss to the teacher's output.
-        features: weight of the loss to the outputs of the teacher's layers.
-        teacher: a registered network, or a checkpoint file, to learn from in place of the dense
-            network; code of the user's as for `RunSettings.model`.
-        dual_weight: weight of the dual loss, lambda.
-        train_dual: train the dual model along, on its own loss.
-        kernel_weight: weight of the loss of the estimated blur kernel; without effect for networks
-            that estimate none.
-        ema: decay of the averaged weights that are returned; 0 = off.
-        amp: autocast type.
-        clip: largest gradient norm; 0 = off.
-        warmup: steps until the learning rate peaks.
-        checkpoint_every: steps between checkpoints.
-        log_every: steps between lines of metrics.jsonl.
-        channels_last: memory format of the training.
-    """
-
-    steps: Positive = 300
-    batch: Positive = 8
-    patch: Annotated[int, Field(ge=SMALLEST_PATCH)] = 32
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
-    primal: Weight = 1.0
-    distill: Weight = 1.0
-    features: Weight = 0.0
-    teacher: str | None = None
-    dual_weight: Weight = 0.1
-    train_dual: bool = False
-    kernel_weight: Weight = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    amp: Literal["no", "bf16", "fp16"] = "no"
-    clip: Weight = 0.0
-    warmup: Annotated[int, Field(ge=0)] = 20
-    checkpoint_every: Positive = 100
-    log_every: Positive = 10
-    channels_last: bool = True
-
-    @field_validator("teacher")
-    @classmethod
-    def _resolve_teacher(cls, value: str | None) -> str | None:
-        if value is None or ":" in value or not is_file(value):
-            return _absolute_code(value)
-        return _absolute(value, keep=(), default="")
 
 
 class ReportSettings(Settings):
@@ -215,10 +176,10 @@ class ReportSettings(Settings):
     """
 
     lr_size: tuple[Positive, Positive] = (96, 96)
-    runs: Annotated[int, Field(ge=0)] = 5
+    runs: Whole = 5
     self_ensemble: bool = False
-    tile: Annotated[int, Field(ge=0)] = 0
-    overlap: Annotated[int, Field(ge=0)] = TILE_OVERLAP
+    tile: Whole = 0
+    overlap: Whole = TILE_OVERLAP
 
 
 class RunSettings(Settings):
@@ -243,7 +204,7 @@ class RunSettings(Settings):
     weights: str | None = None
     dual: str | None = None
     device: str = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Whole = 0
     rounds: Literal[1, 2] | None = None
     output: str | None = None
     data: DataSettings = DataSettings()
@@ -255,34 +216,70 @@ class RunSettings(Settings):
     @field_validator("model")
     @classmethod
     def _resolve_model(cls, value: str | None) -> str | None:
-        return _absolute_code(value)
+        return absolute_code(value)
 
     @field_validator("weights")
     @classmethod
     def _resolve(cls, value: str | None) -> str | None:
-        return _absolute(value, keep=("none",), default="default")
+        return absolute(value, keep=("none",), default="default")
 
     @field_validator("dual")
     @classmethod
     def _resolve_dual(cls, value: str | None) -> str | None:
-        return _absolute(value, keep=(), default="default")
+        return absolute(value, keep=(), default="default")
 
 
-def _absolute(value: str | None, keep: tuple[str, ...], default: str) -> str | None:
-    """Make a path absolute, because later commands may start in another folder."""
-    if value is None or value == default:
-        return None
-    return value if value in keep else str(Path(value).expanduser().absolute())
+class TrainRun(Settings):
+    """Everything one training depends on; `config.yaml` of its run folder holds it.
+
+    Attributes:
+        model, scale, dual, device, seed, output: as for `RunSettings`.
+        weights: a file to go on from, "none" for initial weights, "default" for published ones.
+        recipe: the paper's settings that the others were laid over; None for none.
+    """
+
+    model: str | None = None
+    scale: Positive | None = None
+    weights: str | None = "none"
+    dual: str | None = None
+    recipe: str | None = None
+    device: str = "auto"
+    seed: Whole = 0
+    output: str | None = None
+    data: TrainDataSettings = TrainDataSettings()
+    train: TrainSettings = TrainSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _resolve_model(cls, value: str | None) -> str | None:
+        return absolute_code(value)
+
+    @field_validator("weights", "dual")
+    @classmethod
+    def _resolve(cls, value: str | None) -> str | None:
+        return absolute(value, keep=("none",), default="default")
 
 
-def _absolute_code(value: str | None) -> str | None:
-    """Make the path in `file.py:factory` absolute; other names stay."""
-    file, colon, factory = (value or "").rpartition(":")
-    if not file.endswith(".py"):
-        return value
-    return f"{_absolute(file, keep=(), default='')}{colon}{factory}"
+class AdaptDataSettings(TrainDataSettings):
+    """Images with HR, and LR images without.
+
+    Attributes:
+        unpaired: folder of LR images, or a video file.
+        frames: most frames taken of a video.
+    """
+
+    unpaired: str | None = None
+    frames: Positive = 200
+
+    @field_validator("unpaired")
+    @classmethod
+    def _resolve_unpaired(cls, value: str | None) -> str | None:
+        return absolute(value, keep=(), default="")
 
 
-def is_file(name: str) -> bool:
-    """Whether `name` is meant as a checkpoint file, not as a registered network."""
-    return len(Path(name).parts) > 1 or bool(Path(name).suffix)
+class AdaptRun(TrainRun):
+    """Everything one adaptation depends on."""
+
+    weights: str | None = None
+    data: AdaptDataSettings = AdaptDataSettings()
+    train: AdaptSettings = AdaptSettings()

@@ -5,36 +5,47 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from drc.config import WHICH_NETWORK, RunSettings
+from drc.config import WHICH_NETWORK, AdaptRun, RunSettings, TrainRun
 from drc.errors import UsageError
+from drc.recipes import settings_of
+
+Kind = TypeVar("Kind", RunSettings, TrainRun, AdaptRun)
 
 
 def load_settings(
     path: Path | str | None,
     overrides: Mapping[str, Any],
     base: Mapping[str, Any] | None = None,
-) -> RunSettings:
+    kind: type[Kind] = RunSettings,  # type: ignore[assignment]
+) -> Kind:
     """Lay a YAML file of settings over `base`, and the command line over both.
+
+    Where the settings name a recipe, it comes below everything else.
 
     Args:
         path: the YAML file, or None.
-        overrides: nested like `RunSettings`; entries that are None are left out.
+        overrides: nested like `kind`; entries that are None are left out.
         base: the settings of a run that goes on; None for the defaults.
+        kind: of the run.
 
     Raises:
         UsageError: a missing or unreadable file, an unknown key, or a value out of its range.
     """
     file = _read_yaml(Path(path)) if path is not None else {}
     merged = _merge(_merge(base or {}, file), overrides)
+    if "recipe" in kind.model_fields and merged.get("recipe") is not None:
+        merged = _merge(
+            settings_of(merged["recipe"], merged.get("model"), merged.get("scale")), merged
+        )
     try:
-        settings = RunSettings.model_validate(merged)
+        settings = kind.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(_explain(error)) from None
+        raise UsageError(_explain(error, kind)) from None
     if settings.model is None and settings.weights in (None, "none"):
         raise UsageError(WHICH_NETWORK)
     return settings
@@ -68,20 +79,20 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first problem of a validation error, in one line."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"there is no setting {key!r}; {_nearest(key)}"
+        return f"there is no setting {key!r}; {_nearest(key, kind)}"
     if problem["type"] == "missing":
         return f"the setting {key!r} is missing"
     message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{key} is {problem['input']!r}, but it {message}"
 
 
-def _nearest(key: str) -> str:
-    known = list(_keys(RunSettings))
+def _nearest(key: str, kind: type[BaseModel]) -> str:
+    known = list(_keys(kind))
     last = key.rsplit(".", 1)[-1]
     # The right name in the wrong section is the likeliest mistake.
     moved = [name for name in known if name.rsplit(".", 1)[-1] == last]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from drc.artifacts.plan import Plan
-from drc.config import FinetuneSettings, SearchSettings
+from drc.config import SearchSettings
+from drc.config_training import FinetuneSettings
 from drc.models.dual import AnyDual
 from drc.pipeline import Loader, calibrate, cut_by_plan, plan_widths
 from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_ratio

@@ -27,8 +27,8 @@ from drc.errors import DrcError, ModelError, RunError, WeightsError
 from drc.graph.surgery import cut, get_cut
 from drc.graph.trace import trace
 from drc.models.dual import DualModel
+from drc.models.dual_weights import load_dual
 from drc.models.traits import final_output, get_traits
-from drc.models.weights import load_dual
 
 FOREIGN = '''
 import torch

@@ -21,9 +21,10 @@ import drc
 from drc.errors import UsageError, WeightsError
 from drc.models import registry
 from drc.models.dual import ChainDual, DualModel
+from drc.models.dual_weights import load_dual
 from drc.models.registry import Preset, get_preset, register, schema
 from drc.models.resolve import open_network
-from drc.models.weights import load_dual, load_weights, locate, locate_dual, read_checkpoint
+from drc.models.weights import load_weights, locate, locate_dual, read_checkpoint
 
 
 def _one_line(error: pytest.ExceptionInfo[BaseException]) -> str:

@@ -14,7 +14,7 @@ from test_training_processes import launch
 from torch import Tensor, nn
 
 import drc
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation

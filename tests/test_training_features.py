@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.errors import RunError, UsageError
@@ -193,14 +193,3 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     resumed = finetune(student, data, checkpoint=path, resume=True, **options)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name])
-
-
-def test_old_checkpoints_know_no_features_and_still_fit() -> None:
-    from drc.training.resume import identify
-
-    def identity(**changes: Any) -> dict[str, Any]:
-        return identify(settings(**changes), 0, 1, Chain(), None, None)
-
-    assert "features" not in identity(features=0.0) and identity()["features"] == 1.0
-    # Who teaches is told by a checksum of the weights, not by their file.
-    assert identity(teacher="drn_s")["teacher"] is None

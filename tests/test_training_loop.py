@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.errors import DataError, ModelError, RunError, TrainingError, UsageError
@@ -200,10 +200,11 @@ def test_metrics_are_means_of_their_steps(tmp_path: Path) -> None:
     )
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [2, 4, 5]
-    assert list(lines[0]) == ["step", *TERMS, "lr", "seconds"]
+    assert list(lines[0]) == ["step", *TERMS, "patches_per_second", "waiting", "lr", "seconds"]
     assert lines[0]["loss"] == pytest.approx(sum(shown[:2]) / 2, rel=1e-4)
     assert lines[2]["loss"] == pytest.approx(shown[4], rel=1e-4)
     assert 0 < lines[0]["seconds"] < lines[2]["seconds"]
+    assert lines[0]["patches_per_second"] > 0 and 0 <= lines[0]["waiting"] < 1
 
 
 def test_nan_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.errors import ModelError, UsageError
 from drc.models.dual import DualModel
 from drc.training.distill import Teacher, output_loss

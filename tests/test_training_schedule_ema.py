@@ -9,26 +9,37 @@ import pytest
 import torch
 from torch import nn
 
+from drc.config_training import FinetuneSettings
 from drc.training.ema import Ema
 from drc.training.randomness import RandomState, RandomStream, isolated
-from drc.training.schedule import FLOOR, learning_rate
+from drc.training.schedule import learning_rate
 
 
 def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
+def rates_of(**values: object) -> list[float]:
+    settings = FinetuneSettings(**values)
+    return [learning_rate(step, settings) for step in range(settings.steps)]
+
+
 def test_learning_rate_rises_peaks_and_falls_to_its_floor() -> None:
-    rates = [learning_rate(step, 101, 1.0, warmup=4) for step in range(101)]
+    rates = rates_of(steps=101, lr=1.0, warmup=4, floor=0.01)
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert sorted(rates[4:], reverse=True) == rates[4:]
-    assert rates[52] == pytest.approx(FLOOR + (1 - FLOOR) / 2)
-    assert rates[-1] == pytest.approx(FLOOR)
+    assert rates[52] == pytest.approx(0.01 + 0.99 / 2)
+    assert rates[-1] == pytest.approx(0.01)
+
+
+def test_learning_rate_falls_in_steps_at_the_milestones() -> None:
+    rates = rates_of(steps=10, lr=1.0, warmup=2, schedule="step", milestones=(0.5, 0.8), gamma=0.1)
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 def test_a_short_run_still_reaches_its_peak(steps: int) -> None:
-    rates = [learning_rate(step, steps, 2e-4, warmup=20) for step in range(steps)]
+    rates = rates_of(steps=steps, lr=2e-4, warmup=20)
     assert max(rates) == pytest.approx(2e-4)
     assert min(rates) > 0
 

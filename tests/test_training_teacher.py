@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import drc
-from drc.config import FinetuneSettings, RunSettings
+from drc.config import RunSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.errors import UsageError

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation

@@ -17,6 +17,10 @@ SCHEMA_VERSION = 1
 DEFAULT_ROOT = Path("runs")
 _FORMAT = "drc-run"
 
+COMPRESSION = "compression"
+_STARTED_BY = {COMPRESSION: "search", "training": "train", "adaptation": "adapt"}
+"""Kind of run -> the command that starts one."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -26,58 +30,84 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, output: Path | str | None, model: str, scale: int, config: dict[str, Any]
+        cls,
+        output: Path | str | None,
+        model: str,
+        scale: int,
+        config: dict[str, Any],
+        kind: str = COMPRESSION,
     ) -> RunFolder:
         """Make a new run folder holding `config.yaml` and an empty `steps.json`.
 
         Args:
-            output: where; None for `runs/<model>_x<scale>_<date>-<time>`, with `-2`, `-3`, ...
-                after it when that is taken.
+            output: where; None for `runs/<model>_x<scale>_<date>-<time>`, with the command that
+                starts such a run in front where that is not `search`, and `-2`, `-3`, ... after
+                it when that is taken.
             model: registered name, or the class of a network of the user's.
             scale: HR side over LR side.
             config: resolved settings, plain types.
+            kind: `compression`, `training` or `adaptation`.
 
         Raises:
             RunError: `output` is not empty or is a file, or the system refuses.
         """
-        run = cls(_claim_default(model, scale) if output is None else _claim(Path(output)))
+        stem = model if kind == COMPRESSION else f"{_STARTED_BY[kind]}_{model}"
+        run = cls(_claim_default(stem, scale) if output is None else _claim(Path(output)))
         run.write_config(config)
         # Last, because this file is what makes the folder a run.
         head = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "created": _now()}
-        write_json(run.steps_path, {**head, "model": model, "scale": scale, "steps": {}})
+        facts = {"kind": kind, "model": model, "scale": scale, "steps": {}}
+        write_json(run.steps_path, {**head, **facts})
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> RunFolder:
+    def open(cls, path: Path | str, kind: str = COMPRESSION) -> RunFolder:
         """Open an existing run folder.
 
         Raises:
-            RunError: the folder is missing or holds no run, or one of a newer drc.
+            RunError: the folder is missing or holds no run, one of another kind or of a newer drc.
         """
         run = cls(Path(path))
+        start = _STARTED_BY[kind]
         if not run.path.is_dir():
-            raise RunError(f"there is no run folder {path}; run `drc search` first")
+            raise RunError(f"there is no run folder {path}; run `drc {start}` first")
         if not run.steps_path.is_file():
             raise RunError(f"{path} is not a drc run folder: it holds no {run.steps_path.name}")
-        run._read_record()
+        if run.kind != kind:
+            raise RunError(
+                f"{path} is a run of `drc {_STARTED_BY.get(run.kind, run.kind)}`, and this command "
+                f"goes on with those of `drc {start}`"
+            )
         return run
 
     @classmethod
-    def newest(cls, root: Path | str = DEFAULT_ROOT) -> RunFolder:
-        """The run under `root` that was created last; other folders are passed over.
+    def newest(cls, root: Path | str = DEFAULT_ROOT, kind: str = COMPRESSION) -> RunFolder:
+        """The run of a kind under `root` that was created last; other folders are passed over.
 
         Raises:
             RunError: there is no run, or a run's record is damaged.
         """
         runs = [cls(steps.parent) for steps in Path(root).glob(f"*/{cls(Path()).steps_path.name}")]
+        runs = [run for run in runs if run.kind == kind]
         if not runs:
-            raise RunError(f"no run in {Path(root)}/; run `drc search` first, or pass --run DIR")
+            start = _STARTED_BY[kind]
+            raise RunError(f"no run in {Path(root)}/; run `drc {start}` first, or pass --run DIR")
         return max(runs, key=lambda run: (str(run._read_record()["created"]), run.path.name))
 
     @classmethod
-    def find(cls, run: Path | str | None, root: Path | str = DEFAULT_ROOT) -> RunFolder:
+    def find(
+        cls,
+        run: Path | str | None,
+        root: Path | str = DEFAULT_ROOT,
+        kind: str = COMPRESSION,
+    ) -> RunFolder:
         """Open `run`, or the newest one for None. Raises RunError as those do."""
-        return cls.newest(root) if run is None else cls.open(run)
+        return cls.newest(root, kind) if run is None else cls.open(run, kind)
+
+    @property
+    def kind(self) -> str:
+        """What sort of run it is. Raises RunError when its record is damaged."""
+        return str(self._read_record().get("kind", COMPRESSION))
 
     @property
     def config_path(self) -> Path:
@@ -117,6 +147,16 @@ class RunFolder:
     @property
     def finetuned_path(self) -> Path:
         return self.path / "finetuned.safetensors"
+
+    @property
+    def trained_path(self) -> Path:
+        """The network that a training or an adaptation made."""
+        return self.path / "trained.safetensors"
+
+    @property
+    def inventory_path(self) -> Path:
+        """The list of the training images."""
+        return self.path / "images.tsv"
 
     @property
     def checkpoint_path(self) -> Path:

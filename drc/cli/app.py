@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from drc import __version__
-from drc.cli import bench, compress, degrade, demo, finetune, inspect, models, prune, report, search
+from drc.cli import (
+    bench,
+    compress,
+    degrade,
+    demo,
+    finetune,
+    inspect,
+    models,
+    prune,
+    report,
+    search,
+    train,
+)
 from drc.cli.errors import INTERRUPTED, explain
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
@@ -58,7 +70,10 @@ def _root(
     """Options of `drc` itself."""
 
 
-for _module in (demo, compress, search, prune, finetune, report, bench, inspect, models, degrade):
+_COMMANDS = (
+    demo, compress, search, prune, finetune, report, train, bench, inspect, models, degrade
+)  # fmt: skip
+for _module in _COMMANDS:
     app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)
 
 

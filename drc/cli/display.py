@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SHOWN = ("loss", "patches/s", "validation")  # of a training; of other work, its first figure
 
 
 def is_main_process() -> bool:
@@ -39,7 +40,10 @@ class Display:
     def __call__(self, what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         if self.silent:
             return
-        text = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:1])
+        shown = {name: metrics[name] for name in _SHOWN if name in metrics} or dict(
+            list(metrics.items())[:1]
+        )
+        text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if self._bars is not None:
             if what not in self._tasks or self._bars.tasks[self._tasks[what]].completed > done:
                 self._tasks[what] = self._bars.add_task(what, total=total, metrics=text)

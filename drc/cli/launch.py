@@ -15,6 +15,8 @@ from drc.config_reader import load_settings
 from drc.errors import UsageError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from drc.cli.session import Session
 
 # A run has one of each, from its search on.
@@ -83,7 +85,7 @@ def old_run(
     run = RunFolder.find(params.get("run"))
     stored = load_settings(None, {}, run.read_config())
     settings = load_settings(params.get("config"), overrides(params), stored.model_dump())
-    before, after = _flat(stored), _flat(settings)
+    before, after = flat(stored), flat(settings)
     changed = [name for name in before if before[name] != after[name]]
     if same_settings and changed:
         raise UsageError(
@@ -108,7 +110,7 @@ def old_run(
             run.write_config(session.plain_settings())
 
 
-def _flat(settings: RunSettings) -> dict[str, Any]:
+def flat(settings: BaseModel) -> dict[str, Any]:
     """Dotted name -> value of the settings that decide a result."""
     leaves: dict[str, Any] = {}
     for key, value in settings.model_dump(exclude={"output", "device"}).items():

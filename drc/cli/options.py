@@ -100,6 +100,60 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No logs and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
+StartWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Checkpoint file to go on from, `default` for published weights, `none` for initial "
+        "ones [default: none].",
+    ),
+]
+TrainData = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Images to train on: folder or DIV2K tree [default: bundled photos]."
+    ),
+]
+ValData = Annotated[
+    str | None,
+    typer.Option(
+        help="Held-out images to choose the best weights by, or `none` [default: some of --data]."
+    ),
+]
+ValImages = Annotated[
+    int | None, typer.Option(help="How many; of --data at most a fifth [default: 10].")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Settings of a paper, below all others: `paper` for the network's own."),
+]
+Degradation = Annotated[
+    str | None,
+    typer.Option(help="LR crops: bicubic, iso, aniso, nearest or blur [default: bicubic]."),
+]
+TrainSteps = Annotated[int | None, typer.Option("--steps", help="Steps [default: 10000].")]
+TrainBatch = Annotated[int | None, typer.Option("--batch", help="Crops per step [default: 16].")]
+TrainPatch = Annotated[int | None, typer.Option("--patch", help="LR side of a crop [default: 48].")]
+ValidateEvery = Annotated[
+    int | None, typer.Option(help="Steps between measurements [default: 500].")
+]
+SaveEvery = Annotated[
+    int | None,
+    typer.Option("--checkpoint-every", help="Steps between checkpoints [default: 500]."),
+]
+DualWeight = Annotated[float | None, typer.Option(help="Lambda, 0 for plain L1 [default: 0.1].")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile [default: no].")
+]
+AutoBatch = Annotated[
+    bool | None,
+    typer.Option(
+        "--auto-batch/--no-auto-batch",
+        help="Send a batch that memory does not hold through in parts [default: no].",
+    ),
+]
+LogWith = Annotated[str | None, typer.Option(help="Tracker: tensorboard [default: none].")]
+
 _PLACES: dict[str, tuple[str, ...]] = {
     "model": ("model",),
     "weights": ("weights",),
@@ -133,13 +187,40 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-def overrides(params: Mapping[str, Any]) -> dict[str, Any]:
+_TRAINING_PLACES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("model", "weights", "dual", "scale", "device", "seed", "output")},
+    "recipe": ("recipe",),
+    **{
+        name: (f"data.{name}",)
+        for name in ("data", "val_data", "val_images", "degradation", "workers")
+    },
+    "unpaired": ("data.unpaired",),
+    **{
+        name: (f"train.{name}",)
+        for name in (
+            "steps", "batch", "patch", "lr", "dual_weight", "teacher", "amp", "compile",
+            "auto_batch", "validate_every", "checkpoint_every", "log_with",
+        )
+    },
+    "unpaired_batch": ("train.unpaired",),
+}  # fmt: skip
+"""Where the options of `drc train` and `drc adapt` land."""
+
+
+def training_overrides(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest the options that were given as `TrainRun` nests them; the rest are left out."""
+    return overrides(params, _TRAINING_PLACES)
+
+
+def overrides(
+    params: Mapping[str, Any], places: Mapping[str, tuple[str, ...]] = _PLACES
+) -> dict[str, Any]:
     """Nest the options that were given as `RunSettings` nests them; the rest are left out."""
     nested: dict[str, Any] = {}
     for name, value in params.items():
         if value is None or value == ():  # how a list that was not given comes
             continue
-        for place in _PLACES.get(name, ()):
+        for place in places.get(name, ()):
             section, _, key = place.rpartition(".")
             target = nested.setdefault(section, {}) if section else nested
             target[key] = value

@@ -16,7 +16,8 @@ from drc.artifacts.plan import Plan
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.errors import Interrupted
-from drc.config import FinetuneSettings, RunSettings, SearchSettings
+from drc.config import RunSettings, SearchSettings
+from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
@@ -26,9 +27,9 @@ from drc.evaluation.inference import Inference
 from drc.importance.base import Calibration, get_criterion
 from drc.models.blind import KernelEstimator
 from drc.models.dual import DualModel
+from drc.models.dual_weights import load_dual
 from drc.models.resolve import open_network, open_saved, open_teacher
 from drc.models.traits import Traits, get_traits
-from drc.models.weights import load_dual
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
 from drc.runtime import resolve_device, seed_everything
 from drc.strategies.base import get_strategy

@@ -21,8 +21,9 @@ from drc.data.crops import crop_loader
 from drc.errors import RunError, UsageError
 from drc.importance.base import Calibration
 from drc.models.dual import AnyDual
+from drc.models.dual_weights import dual_with, load_dual
 from drc.models.registry import get_preset
-from drc.models.weights import dual_in, load_dual, locate_dual
+from drc.models.weights import locate_dual
 from drc.pipeline import Front, calibrate, cut_by_plan, plan_front
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
@@ -262,8 +263,8 @@ def _dual(session: Session, facts: dict[str, Any], weight: float) -> AnyDual | N
     if settings.dual is not None:
         dual = load_dual(settings.dual, traits.scale, traits.channels)
         words = settings.dual
-    elif given is not None and (inside := dual_in(given, traits.scale, traits.channels)):
-        dual, words = inside, "in the weights file"
+    elif given is not None and (found := dual_with(given, traits.scale, traits.channels)):
+        dual, words = found
     elif shipped is not None:
         dual, words = load_dual(shipped, traits.scale), "shipped with drc"
     else:

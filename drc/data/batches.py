@@ -87,25 +87,27 @@ class BatchReader:
         self.data_range = data_range
         self.channels = channels
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         empty = True
         for batch in self.loader:
-            images = dict(zip(("lr", "hr"), unpack(batch, self.scale), strict=True))
+            images = self._images(batch)
             self._decide_range(images)
-            lr, hr = (
+            yield tuple(
                 self._recolour(name, self._convert(image, self._white(name, image)))
                 for name, image in images.items()
             )
-            yield lr, hr
             empty = False
         if empty:
             raise DataError(
                 "the loader gave no batches; pass one that holds data and can be iterated again"
             )
 
-    def take(self, n_batches: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def take(self, n_batches: int) -> Iterator[Any]:
         """The first `n_batches` batches of a new iteration, fewer when the loader ends."""
         return itertools.islice(self, n_batches)
+
+    def _images(self, batch: Any) -> dict[str, Tensor]:
+        return dict(zip(("lr", "hr"), unpack(batch, self.scale), strict=True))
 
     def _decide_range(self, images: Mapping[str, Tensor]) -> None:
         floats = [image for image in images.values() if image.is_floating_point()]
@@ -150,6 +152,23 @@ class BatchReader:
         )
 
 
+class LrReader(BatchReader):
+    """Iterates over LR images that have no HR images, as `(lr,)`; otherwise as `BatchReader` does.
+
+    A batch is a tensor `(N, C, h, w)`, or a dict with `lr` or `lq`.
+    """
+
+    def _images(self, batch: Any) -> dict[str, Tensor]:
+        if isinstance(batch, Mapping):
+            batch = next((batch[low] for low, _ in _KEYS if low in batch), None)
+        if not isinstance(batch, Tensor) or batch.ndim != 4 or not batch.numel():
+            raise DataError(
+                "a batch of unpaired images is not usable; it is a tensor (N, C, h, w), or a dict "
+                "that holds one as lr or lq"
+            )
+        return {"lr": batch}
+
+
 def _fields(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Mapping):
         for low, high in _KEYS:
@@ -165,4 +184,4 @@ def _fields(batch: Any) -> tuple[Any, Any]:
     raise DataError(f"a batch of type {type(batch).__name__} is not usable; {_ACCEPTED}")
 
 
-__all__ = ["BatchReader", "unpack"]
+__all__ = ["BatchReader", "LrReader", "unpack"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from drc.config import SMALLEST_PATCH
+from drc.config_base import SMALLEST_PATCH
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, load_hr, load_pair
 from drc.data.images import image_size, to_unit

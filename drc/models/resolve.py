@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from drc.artifacts.checkpoint import apply, load, saved_by_drc
-from drc.config import WHICH_NETWORK, is_file
+from drc.config import WHICH_NETWORK
+from drc.config_base import is_file
 from drc.errors import UsageError, WeightsError
 from drc.models import factory, spandrel_networks
 from drc.models.reader import read_checkpoint, shapes

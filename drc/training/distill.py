@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.errors import ModelError, UsageError
 from drc.models.traits import Traits, final_output, get_traits
 from drc.training.losses import Outputs, full_precision

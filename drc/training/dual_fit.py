@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from drc.config_training import FinetuneSettings
 from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
 from drc.models.dual import DualModel
@@ -60,11 +61,12 @@ def fit_dual(
     with isolated(seed, where):
         dual = DualModel(scale, channels=reader.channels).to(where)
         optimizer = torch.optim.Adam(dual.parameters(), lr)
+        rates = FinetuneSettings(steps=max(1, steps), lr=lr, warmup=_WARMUP)
         batches = _levels_of(dual, reader, value_range)
         _solve(dual, [next(batches) for _ in range(_SOLVED_BATCHES)])
         for step in range(steps):
             levels = next(batches)
-            optimizer.param_groups[0]["lr"] = learning_rate(step, steps, lr, _WARMUP)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, rates)
             loss = _loss(dual, levels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -13,14 +13,16 @@ from drc.data.batches import BatchReader
 from drc.errors import DataError
 from drc.training.randomness import RandomState, RandomStream
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
+"""LR and HR images, or LR images alone."""
+
 Loader = Iterable[Any]
 LoaderSource = Loader | Callable[[int], Loader]
 """An iterable of batches, or a function that gives one for the steps from a given step on."""
 
 
 class Feed:
-    """Endless `(lr, hr)` batches in a network's range.
+    """Endless `(lr, hr)` batches in a network's range, or `(lr,)` ones with an `LrReader`.
 
     A loader is read again from its start whenever it ends. To resume, the random state in which
     the current pass began is put back and the batches already used are read once more, so a
@@ -34,6 +36,10 @@ class Feed:
         device: where batches go.
         seed: of the random numbers that the loader draws.
         channels: of the network's images.
+        reader: makes the batches of what the source gives.
+
+    Attributes:
+        sharded: the present loader gives only this process's rows of each batch.
     """
 
     def __init__(
@@ -44,7 +50,10 @@ class Feed:
         device: torch.device,
         seed: int,
         channels: int = 3,
+        reader: type[BatchReader] = BatchReader,
     ) -> None:
+        self.sharded = False
+        self._make_reader = reader
         self._channels = channels
         self._source = source
         self._by_step = callable(source) and not isinstance(source, Iterable)
@@ -113,7 +122,8 @@ class Feed:
         if self._reader is not None:
             self._data_range = self._reader.data_range
         loader: Any = self._source(step) if self._by_step else self._source  # type: ignore[operator]
-        self._reader = BatchReader(loader, *self._options, self._data_range, self._channels)
+        self.sharded = getattr(loader, "sharded", False)
+        self._reader = self._make_reader(loader, *self._options, self._data_range, self._channels)
         return iter(self._reader)
 
 

@@ -67,6 +67,22 @@ def dual_loss(dual: Dual, outputs: Outputs, lr: Tensor, targets: Sequence[Tensor
     return sum((F.l1_loss(x, y) for x, y in pairs), start=lr.new_zeros(()))
 
 
+def chain_loss(dual: Dual, outputs: Outputs, lr: Tensor) -> Tensor:
+    """Mean absolute error of the LR images that the SR images alone give back.
+
+    It needs no image between LR and SR, so it can be had of LR images that have no HR.
+    """
+    final = outputs if isinstance(outputs, Tensor) else outputs[-1]
+    return F.l1_loss(dual(final)[0], lr)
+
+
+def first_of(outputs: Outputs, count: int) -> Outputs:
+    """The outputs of the first `count` images of a batch."""
+    if isinstance(outputs, Tensor):
+        return outputs[:count]
+    return [image[:count] for image in outputs]
+
+
 def dual_regression_loss(
     outputs: Outputs,
     lr: Tensor,
@@ -85,8 +101,10 @@ def dual_regression_loss(
 
 __all__ = [
     "DUAL_WEIGHT",
+    "chain_loss",
     "dual_loss",
     "dual_regression_loss",
+    "first_of",
     "full_precision",
     "primal_loss",
     "pyramid_targets",

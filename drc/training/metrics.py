@@ -1,4 +1,4 @@
-"""metrics.jsonl: how the losses of a training run went, one line per few steps."""
+"""metrics.jsonl and trackers: how the losses of a training run went, every few steps."""
 
 from __future__ import annotations
 
@@ -8,64 +8,111 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate.tracking import TensorBoardTracker
+from accelerate.utils import is_tensorboard_available
+
 from drc.artifacts.atomic import write_text
-from drc.errors import RunError
+from drc.errors import RunError, UsageError
 
 
 class Meter:
-    """Means of named values since the last reading, and the seconds that the run has taken."""
+    """Means of named values since the last reading, the speed, and the time of the whole run."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self._count = self._images = 0
+        self._busy = self._waited = 0.0
         self._before = 0.0
         self._began = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Training time up to now, summed over the parts of a resumed run."""
+        """Time up to now, summed over the parts of a resumed run."""
         return self._before + time.perf_counter() - self._began
 
-    def add(self, values: Mapping[str, float]) -> None:
+    @property
+    def rate(self) -> float:
+        """Images per second since the last reading, measurements and checkpoints left out."""
+        return self._images / self._busy if self._busy else 0.0
+
+    def add(self, values: Mapping[str, float], images: int, busy: float, waited: float) -> None:
+        """Take in one step.
+
+        Args:
+            values: what to average.
+            images: of the batch, in all processes.
+            busy: seconds of the step, the wait for its batch among them.
+            waited: seconds of that wait.
+        """
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
+        self._images += images
+        self._busy += busy
+        self._waited += waited
 
     def read(self) -> dict[str, float]:
-        """The means, rounded to six digits; the next ones start from here."""
+        """The means, rounded to six digits, and the speed; the next ones start from here."""
         means = {name: float(f"{x / self._count:.6g}") for name, x in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means["patches_per_second"] = float(f"{self.rate:.4g}")
+        means["waiting"] = round(self._waited / self._busy, 4) if self._busy else 0.0
+        self._sums, self._count, self._images = {}, 0, 0
+        self._busy = self._waited = 0.0
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums, "count": self._count, "seconds": self.seconds}
+        return {
+            "sums": self._sums,
+            "count": self._count,
+            "images": self._images,
+            "busy": self._busy,
+            "waited": self._waited,
+            "seconds": self.seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._sums, self._count = dict(state["sums"]), int(state["count"])
+        self._images = int(state["images"])
+        self._busy, self._waited = float(state["busy"]), float(state["waited"])
         self._before = float(state["seconds"])
         self._began = time.perf_counter()
 
 
 class MetricsFile:
-    """Appends lines of JSON.
+    """Appends lines of JSON, and hands them to a tracker.
 
     Args:
         path: the file; None to write nothing.
         step: the step to go on from; lines of later steps are dropped, at 0 all of them.
+        log_with: name of a tracker, which writes to a folder of that name beside the file.
 
     Raises:
         RunError: the file cannot be read or written.
+        UsageError: the tracker is not installed.
     """
 
-    def __init__(self, path: Path | None, step: int) -> None:
+    def __init__(self, path: Path | None, step: int, log_with: str | None = None) -> None:
         self.path = path
+        self._tracker = None
+        if path is not None and log_with is not None:
+            self._tracker = _tracker(path.parent / log_with, step)
         if path is not None:
             lines = _lines_until(path, step) if step else []
             write_text(path, "".join(f"{line}\n" for line in lines))
 
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tracker is not None:
+            self._tracker.finish()
+
     def append(self, record: Mapping[str, float]) -> None:
         if self.path is None:
             return
+        if self._tracker is not None:
+            values = {name: value for name, value in record.items() if name != "step"}
+            self._tracker.log(values, step=int(record["step"]))
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -74,6 +121,22 @@ class MetricsFile:
                 f"cannot write {self.path}: {error.strerror}; free some space or make it "
                 "writable, then resume"
             ) from error
+
+
+def require_tracker(name: str | None) -> None:
+    """Raise UsageError unless what the setting `log_with` names is installed."""
+    if name is not None and not is_tensorboard_available():
+        raise UsageError(
+            "tensorboard is not installed; pip install 'drc-sr[tensorboard]', or leave log_with out"
+        )
+
+
+def _tracker(folder: Path, step: int) -> TensorBoardTracker:
+    require_tracker(folder.name)
+    # What an earlier part of the run wrote of later steps is hidden from then on.
+    tracker = TensorBoardTracker(folder.name, folder.parent, purge_step=step + 1)
+    tracker.start()
+    return tracker
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
@@ -94,4 +157,4 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-__all__ = ["Meter", "MetricsFile"]
+__all__ = ["Meter", "MetricsFile", "require_tracker"]

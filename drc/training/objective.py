@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.data.matlab import downscale
 from drc.errors import UsageError
 from drc.training.distill import Teacher, output_loss
@@ -17,7 +17,9 @@ from drc.training.kernel_loss import kernel_loss, kernel_target
 from drc.training.losses import (
     Dual,
     Outputs,
+    chain_loss,
     dual_loss,
+    first_of,
     full_precision,
     primal_loss,
     pyramid_targets,
@@ -65,11 +67,15 @@ class Objective:
                 "blind SR)"
             )
 
-    def __call__(self, model: nn.Module, lr: Tensor, hr: Tensor) -> Tensor:
+    def __call__(
+        self, model: nn.Module, lr: Tensor, hr: Tensor, unpaired: Tensor | None = None
+    ) -> Tensor:
         """The terms in the order of `TERMS`, a vector; those switched off are 0.
 
         The first is the weighted sum to minimise, the others are without their weights. Images
         are float32, `(N, 3, h, w)` and `(N, 3, h * scale, w * scale)`, in 0..`value_range`.
+        LR images without HR, `(M, 3, h, w)`, take part in the dual loss alone, in which then all
+        images weigh alike and go back from SR to LR: Guo et al., CVPR 2020, algorithm 1.
 
         Raises:
             ModelError: the network's or the teacher's image has a wrong size.
@@ -78,14 +84,25 @@ class Objective:
         settings, none = self.settings, lr.new_zeros(())
         wanted: Outputs | None = None
         with self._autocast(lr.device), self.features.watched() if self.features else nullcontext():
-            outputs, estimate = model(lr) if self.kernel else (model(lr), None)
+            whole = lr if unpaired is None else torch.cat((lr, unpaired))
+            outputs, estimate = model(whole) if self.kernel else (model(whole), None)
             outputs = full_precision(outputs)
             if self.teacher is not None:
                 wanted = self.teacher(lr)
+        every, count = outputs, len(lr)
+        if unpaired is not None:
+            outputs, estimate = (
+                first_of(outputs, count),
+                None if estimate is None else estimate[:count],
+            )
         targets = pyramid_targets(outputs, lr, hr, self.value_range)
         primal = primal_loss(outputs, targets)
         distill = none if wanted is None else output_loss(outputs, wanted)
-        dual = dual_loss(self.dual, outputs, lr, targets) if self.dual else none
+        dual = none
+        if self.dual and unpaired is None:
+            dual = dual_loss(self.dual, outputs, lr, targets)
+        elif self.dual:
+            dual = chain_loss(self.dual, every, whole)
         weighted = [
             (settings.primal, primal),
             (settings.distill, distill),

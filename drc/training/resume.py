@@ -12,15 +12,15 @@ from torch import nn
 
 from drc.artifacts.atomic import write_bytes
 from drc.artifacts.plan import fingerprint
-from drc.config import FinetuneSettings
+from drc.config_training import FinetuneSettings
 from drc.errors import RunError
 from drc.models.blind import KernelEstimator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FORMAT = "drc-training"
 
 # Settings that change what is written, but not what is computed.
-_FREE_SETTINGS = {"checkpoint_every", "log_every"}
+_FREE_SETTINGS = {"checkpoint_every", "log_every", "log_with"}
 
 # Who teaches is told by a checksum, wherever the weights come from.
 _TOLD_OTHERWISE = {"teacher"}
@@ -43,9 +43,7 @@ def identify(
 ) -> dict[str, Any]:
     """What two runs must share for one to continue the other; plain values."""
     unused = set() if isinstance(model, KernelEstimator) else {"kernel_weight"}
-    if not settings.features:  # checkpoints of drc 0.1 know no features
-        unused.add("features")
-    identity = settings.model_dump(exclude=_FREE_SETTINGS | _TOLD_OTHERWISE | unused)
+    identity = settings.model_dump(mode="json", exclude=_FREE_SETTINGS | _TOLD_OTHERWISE | unused)
     identity.update(seed=seed, scale=scale)
     networks = {"model": model, "teacher": teacher, "dual": dual}
     for name, network in networks.items():
@@ -79,6 +77,8 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     content = _load(path)
     if content["schema_version"] > SCHEMA_VERSION:
         raise RunError(f"{path} was written by a newer drc; upgrade drc to resume from it")
+    if content["schema_version"] < SCHEMA_VERSION:
+        raise RunError(f"{path} was written by an older drc; delete it and start over")
     difference = _difference(content["identity"], identity)
     if difference:
         raise RunError(

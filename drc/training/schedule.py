@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import math
 
-FLOOR = 1e-3
-"""The last learning rate as a fraction of the peak."""
+from drc.config_training import FinetuneSettings
 
 _LONGEST_WARMUP = 0.2  # of the run, so that a short run still trains at its peak
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 0) -> float:
-    """The rate of step `step` (from 0): a linear rise, then half a cosine down.
+def learning_rate(step: int, settings: FinetuneSettings) -> float:
+    """The rate of step `step` (from 0): a linear rise, then half a cosine down, or steps down.
 
     It depends on nothing but its arguments, so a resumed run needs no scheduler state.
 
     Args:
-        step: 0 to `steps - 1`.
-        steps: length of the run.
-        peak: the largest rate, reached at the end of the rise.
-        warmup: steps of the rise; a fifth of the run at most.
+        step: 0 to `settings.steps - 1`.
+        settings: length of the run, peak rate, warm-up (a fifth of the run at most) and schedule.
 
     Returns:
-        The learning rate; the last step's is `FLOOR * peak`.
+        The learning rate. Of a cosine the last step's is `floor * lr`; the schedule `step`
+        multiplies it by `gamma` at each of the milestones, fractions of the run.
     """
-    warmup = min(warmup, int(steps * _LONGEST_WARMUP))
+    steps, peak = settings.steps, settings.lr
+    warmup = min(settings.warmup, int(steps * _LONGEST_WARMUP))
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
+    if settings.schedule == "step":
+        passed = sum(step >= milestone * steps for milestone in settings.milestones)
+        return peak * settings.gamma**passed
     progress = (step - warmup) / max(1, steps - 1 - warmup)
-    return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * progress)))
+    half = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (settings.floor + (1 - settings.floor) * half)
 
 
-__all__ = ["FLOOR", "learning_rate"]
+__all__ = ["learning_rate"]

@@ -1,0 +1,85 @@
+"""From options to the session of a training or an adaptation. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from drc.artifacts.run_folder import RunFolder
+from drc.cli.display import Display
+from drc.cli.launch import flat
+from drc.cli.options import training_overrides
+from drc.config import TrainRun
+from drc.config_reader import load_settings
+from drc.errors import UsageError
+
+if TYPE_CHECKING:
+    from drc.cli.training import TrainSession
+
+_KINDS = {"train": "training", "adapt": "adaptation"}
+
+
+@contextmanager
+def training_run(
+    name: str, kind: type[TrainRun], params: Mapping[str, Any]
+) -> Iterator[TrainSession]:
+    """A session in a new run folder, or with `--resume` in that of `--run`, or the newest.
+
+    A run that fails before its first checkpoint leaves no folder.
+
+    Args:
+        name: of the command, `train` or `adapt`.
+        kind: of its settings.
+        params: the options given.
+    """
+    run, base = None, {}
+    if params["resume"]:
+        if params["output"] is not None:
+            raise UsageError("--output names a new run; go on with an old one by --run")
+        run = RunFolder.find(params["run"], kind=_KINDS[name])
+        base = run.read_config()
+    elif params["run"] is not None:
+        raise UsageError("--run is for --resume; name a new run's folder with --output")
+    settings = load_settings(params["config"], training_overrides(params), base, kind)
+    if run is not None:
+        _refuse_changes(run, load_settings(None, {}, base, kind), settings)
+    display = Display(bool(params["quiet"]))
+    try:
+        from drc.cli.training import TrainSession  # a wrong option is told without torch's delay
+
+        session = TrainSession(settings, display, name, run)
+        session.check()
+        if run is None:
+            session.folder = session.new_folder(_KINDS[name])
+        display.log(f"run folder: {session.run.path}")
+        try:
+            yield session
+        except Exception:
+            if run is None:
+                _discard_without_checkpoint(session.run)
+            raise
+    finally:
+        display.close()
+
+
+def _refuse_changes(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:
+    before, after = flat(stored), flat(settings)
+    changed = [key for key in before if before[key] != after[key]]
+    if changed:
+        listed = ", ".join(f"{key} {before[key]} then, {after[key]} now" for key in changed)
+        raise UsageError(
+            f"{run.path} was started with other settings: {listed}; drop these options to resume "
+            "it, or start a new run without --resume"
+        )
+
+
+def _discard_without_checkpoint(run: RunFolder) -> None:
+    if run.checkpoint_path.exists():
+        return
+    with suppress(OSError):
+        for path in (
+            run.config_path, run.steps_path, run.dual_path, run.inventory_path, run.metrics_path
+        ):  # fmt: skip
+            path.unlink(missing_ok=True)
+        run.path.rmdir()

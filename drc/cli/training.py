@@ -1,0 +1,250 @@
+"""One training or adaptation: its network, its images, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from drc import __version__
+from drc.artifacts.checkpoint import save, save_dual
+from drc.artifacts.run_folder import RunFolder
+from drc.cli.display import Display, is_main_process
+from drc.cli.errors import Interrupted
+from drc.config import TrainRun
+from drc.data.bundled import bundled_pairs
+from drc.data.crops import crop_loader
+from drc.data.degrade import Degradation
+from drc.data.folders import ImagePair, find_pairs
+from drc.data.held_out import HeldOut, split_off
+from drc.data.inventory import check_inventory, write_inventory
+from drc.errors import UsageError
+from drc.evaluation.benchmark import evaluate
+from drc.models.dual import AnyDual
+from drc.models.dual_weights import dual_with, load_dual
+from drc.models.resolve import open_network, open_teacher
+from drc.models.traits import Traits, get_traits
+from drc.runtime import resolve_device, seed_everything
+from drc.training.distill import teacher_factor
+from drc.training.metrics import require_tracker
+from drc.training.validation import Measure
+from drc.training_api import new_dual, train
+
+
+@dataclass
+class TrainSession:
+    """What `drc train` and `drc adapt` share.
+
+    Attributes:
+        settings: of this run.
+        display: where logs and progress go.
+        name: of the command.
+        folder: the run folder: that of a run that goes on, or the new one once it is made.
+    """
+
+    settings: TrainRun
+    display: Display
+    name: str
+    folder: RunFolder | None = None
+
+    @property
+    def run(self) -> RunFolder:
+        if self.folder is None:
+            raise RuntimeError("the run folder is made before the training")
+        return self.folder
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network to start from. Raises UsageError, WeightsError and ModelError."""
+        settings = self.settings
+        seed_everything(settings.seed)
+        return open_network(settings.model, settings.weights, settings.scale, self.display)
+
+    @property
+    def traits(self) -> Traits:
+        return get_traits(self.network)
+
+    @cached_property
+    def teacher(self) -> nn.Module | None:
+        options = self.settings.train
+        if options.teacher is None or not (options.distill or options.features):
+            return None
+        teacher = open_teacher(options.teacher, self.traits.scale, self.display)
+        teacher_factor(self.traits, teacher)
+        return teacher
+
+    @cached_property
+    def dual(self) -> AnyDual | None:
+        """The dual model to start from: given, in the weights file, stored beside it, or new."""
+        settings, traits = self.settings, self.traits
+        if not settings.train.dual_weight:
+            return None
+        if settings.dual is not None:
+            return load_dual(settings.dual, traits.scale, traits.channels)
+        if settings.weights not in (None, "none"):
+            found = dual_with(settings.weights, traits.scale, traits.channels)
+            if found is not None:
+                return found[0]
+        return new_dual(self.network, settings.train, settings.seed)
+
+    @cached_property
+    def images(self) -> list[ImagePair]:
+        """All images of the training folder. Raises DataError."""
+        folder = self.settings.data.data
+        return bundled_pairs() if folder is None else find_pairs(folder, self.traits.scale)
+
+    @cached_property
+    def pairs(self) -> tuple[list[ImagePair], list[ImagePair]]:
+        """Images to train on, and held-out ones. Raises DataError."""
+        data, scale, images = self.settings.data, self.traits.scale, self.images
+        if data.val_data == "none" or not self.settings.train.validate_every:
+            return images, []
+        if data.val_data is not None:
+            return images, find_pairs(data.val_data, scale, "test")[-data.val_images :]
+        return split_off(images, data.val_images)
+
+    @cached_property
+    def degradation(self) -> Degradation | None:
+        data = self.settings.data
+        if data.degradation == "bicubic":
+            return None
+        return Degradation(data.degradation, self.traits.scale, data.noise)
+
+    @cached_property
+    def measure(self) -> Measure | None:
+        """PSNR on the held-out images, degraded as the training crops are."""
+        _, held = self.pairs
+        if not held:
+            return None
+        images = HeldOut(held, self.traits.scale, self.degradation)
+        return lambda network: evaluate(network, images, device=self.settings.device).psnr
+
+    @property
+    def label(self) -> str:
+        """What the run folder calls the network."""
+        if self.settings.model is None:
+            return self.traits.preset or type(self.network).__name__
+        return self.settings.model.rpartition(":")[2]
+
+    def check(self) -> None:
+        """Find out early, before hours of work, that an input cannot be used."""
+        resolve_device(self.settings.device)
+        require_tracker(self.settings.train.log_with)
+        if self.folder is not None:
+            check_inventory(self.folder.inventory_path, self.images)
+        _ = self.network, self.teacher, self.dual, self.degradation, self.pairs
+        if self.traits.channels not in (1, 3):
+            raise UsageError(
+                f"folders hold RGB images and this network's have {self.traits.channels} channels; "
+                f"use drc.{self.name}(model, loader) from Python, with batches of your own"
+            )
+
+    def new_folder(self, kind: str) -> RunFolder:
+        """Make the run folder, with the list of the training images."""
+        settings = self.settings
+        fixed = {"scale": self.traits.scale}
+        self.settings = settings = settings.model_copy(update=fixed)
+        plain = settings.model_dump(mode="json", exclude={"output"})
+        run = RunFolder.create(settings.output, self.label, self.traits.scale, plain, kind)
+        write_inventory(run.inventory_path, self.images)
+        return run
+
+    def batches(self) -> Callable[[int], Any]:
+        """From a step to the batches from there on, this process's rows of them."""
+        options, data = self.settings.train, self.settings.data
+        images, _ = self.pairs
+        return lambda start: crop_loader(
+            images,
+            self.traits.scale,
+            patch=options.patch,
+            batch=options.batch,
+            steps=options.steps,
+            seed=self.settings.seed,
+            start=start,
+            workers=data.workers,
+            degradation=self.degradation,
+        )
+
+
+def run_training(session: TrainSession) -> None:
+    """Train; writes trained.safetensors, dual.safetensors, last.ckpt and metrics.jsonl."""
+    settings, run = session.settings, session.run
+    train_on, held = session.pairs
+    session.display.log(
+        f"training on {len(train_on)} images, {len(held)} held out to choose the best weights by"
+    )
+
+    def work() -> nn.Module:
+        return train(
+            session.network,
+            session.batches(),
+            validate=session.measure,
+            teacher=session.teacher,
+            dual=session.dual,
+            settings=settings.train,
+            device=settings.device,
+            seed=settings.seed,
+            checkpoint=run.checkpoint_path,
+            resume=run.checkpoint_path.exists(),
+            metrics=run.metrics_path,
+            progress=session.display,
+        )
+
+    finish(session, work)
+
+
+def finish(session: TrainSession, work: Callable[[], nn.Module]) -> None:
+    """Do the work, then save the network and the dual model and record the step."""
+    run, name = session.run, session.name
+    earlier = run.read_steps().get(name, {})
+    start = time.perf_counter() - float(earlier.get("seconds", 0.0))
+    finished = False
+    try:
+        network = work()
+        finished = True
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; go on with: drc {name} --resume --run {run.path}"
+        ) from None
+    finally:
+        if is_main_process():
+            seconds = round(time.perf_counter() - start, 3)
+            run.record_step(name, {"seconds": seconds, "finished": finished})
+    if is_main_process():
+        facts = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
+        save(network, run.trained_path, facts)
+        if session.dual is not None:
+            save_dual(session.dual, run.dual_path)
+
+
+def print_training(session: TrainSession, as_json: bool) -> None:
+    """What came of it: files, steps, time, speed and the best measurement."""
+    if not is_main_process():
+        return
+    session.display.close()
+    run = session.run
+    lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
+    measured = [line for line in lines if "validation" in line]
+    best = max(measured, key=lambda line: line["validation"], default=None)
+    facts: dict[str, Any] = {
+        "run": str(run.path),
+        "trained": str(run.trained_path),
+        "metrics": str(run.metrics_path),
+        "steps": session.settings.train.steps,
+        "seconds": run.read_steps()[session.name]["seconds"],
+        "patches_per_second": lines[-1]["patches_per_second"],
+    }
+    if session.dual is not None:
+        facts["dual"] = str(run.dual_path)
+    if best is not None:
+        facts["best_step"], facts["best_held_out_psnr"] = best["step"], best["validation"]
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' ')}: {value}")
