@@ -265,11 +265,11 @@ class AdaptDataSettings(TrainDataSettings):
 
     Attributes:
         unpaired: folder of LR images, or a video file.
-        frames: most frames taken of a video.
+        test_data: folder of such LR images with HR, to measure on; None to skip it.
     """
 
     unpaired: str | None = None
-    frames: Positive = 200
+    test_data: str | None = None
 
     @field_validator("unpaired")
     @classmethod

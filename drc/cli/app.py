@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from drc import __version__
 from drc.cli import (
+    adapt,
     bench,
     compress,
     degrade,
@@ -71,7 +72,7 @@ def _root(
 
 
 _COMMANDS = (
-    demo, compress, search, prune, finetune, report, train, bench, inspect, models, degrade
+    demo, compress, search, prune, finetune, report, train, adapt, bench, inspect, models, degrade
 )  # fmt: skip
 for _module in _COMMANDS:
     app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)

@@ -23,8 +23,8 @@ _KINDS = {"train": "training", "adapt": "adaptation"}
 @contextmanager
 def training_run(
     name: str, kind: type[TrainRun], params: Mapping[str, Any]
-) -> Iterator[TrainSession]:
-    """A session in a new run folder, or with `--resume` in that of `--run`, or the newest.
+) -> Iterator[Any]:
+    """A `TrainSession` in a new run folder, or with `--resume` in that of `--run`, or the newest.
 
     A run that fails before its first checkpoint leaves no folder.
 
@@ -46,9 +46,7 @@ def training_run(
         _refuse_changes(run, load_settings(None, {}, base, kind), settings)
     display = Display(bool(params["quiet"]))
     try:
-        from drc.cli.training import TrainSession  # a wrong option is told without torch's delay
-
-        session = TrainSession(settings, display, name, run)
+        session = _session_class(name)(settings, display, name, run)
         session.check()
         if run is None:
             session.folder = session.new_folder(_KINDS[name])
@@ -61,6 +59,17 @@ def training_run(
             raise
     finally:
         display.close()
+
+
+def _session_class(name: str) -> type[TrainSession]:
+    """Only when it is needed: a wrong option is told without torch's delay."""
+    if name == "adapt":
+        from drc.cli.adaptation import AdaptSession
+
+        return AdaptSession
+    from drc.cli.training import TrainSession
+
+    return TrainSession
 
 
 def _refuse_changes(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:

@@ -194,7 +194,7 @@ _TRAINING_PLACES: dict[str, tuple[str, ...]] = {
         name: (f"data.{name}",)
         for name in ("data", "val_data", "val_images", "degradation", "workers")
     },
-    "unpaired": ("data.unpaired",),
+    **{name: (f"data.{name}",) for name in ("unpaired", "test_data")},
     **{
         name: (f"train.{name}",)
         for name in (

@@ -15,6 +15,7 @@ from drc import __version__
 from drc.artifacts.checkpoint import save, save_dual
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
+from drc.cli.duals import find_dual
 from drc.cli.errors import Interrupted
 from drc.config import TrainRun
 from drc.data.bundled import bundled_pairs
@@ -26,7 +27,6 @@ from drc.data.inventory import check_inventory, write_inventory
 from drc.errors import UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.models.dual import AnyDual
-from drc.models.dual_weights import dual_with, load_dual
 from drc.models.resolve import open_network, open_teacher
 from drc.models.traits import Traits, get_traits
 from drc.runtime import resolve_device, seed_everything
@@ -80,17 +80,12 @@ class TrainSession:
 
     @cached_property
     def dual(self) -> AnyDual | None:
-        """The dual model to start from: given, in the weights file, stored beside it, or new."""
-        settings, traits = self.settings, self.traits
+        """The dual model to start from: one at hand, or an untrained one."""
+        settings = self.settings
         if not settings.train.dual_weight:
             return None
-        if settings.dual is not None:
-            return load_dual(settings.dual, traits.scale, traits.channels)
-        if settings.weights not in (None, "none"):
-            found = dual_with(settings.weights, traits.scale, traits.channels)
-            if found is not None:
-                return found[0]
-        return new_dual(self.network, settings.train, settings.seed)
+        found = find_dual(settings.dual, settings.weights, self.traits, self.degradation is None)
+        return found[0] if found else new_dual(self.network, settings.train, settings.seed)
 
     @cached_property
     def images(self) -> list[ImagePair]:
@@ -198,8 +193,10 @@ def run_training(session: TrainSession) -> None:
     finish(session, work)
 
 
-def finish(session: TrainSession, work: Callable[[], nn.Module]) -> None:
-    """Do the work, then save the network and the dual model and record the step."""
+def finish(
+    session: TrainSession, work: Callable[[], nn.Module], facts: dict[str, Any] | None = None
+) -> None:
+    """Do the work, then save the network and the dual model and record the step with its facts."""
     run, name = session.run, session.name
     earlier = run.read_steps().get(name, {})
     start = time.perf_counter() - float(earlier.get("seconds", 0.0))
@@ -214,19 +211,29 @@ def finish(session: TrainSession, work: Callable[[], nn.Module]) -> None:
     finally:
         if is_main_process():
             seconds = round(time.perf_counter() - start, 3)
-            run.record_step(name, {"seconds": seconds, "finished": finished})
+            run.record_step(name, {"seconds": seconds, "finished": finished, **(facts or {})})
     if is_main_process():
-        facts = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
-        save(network, run.trained_path, facts)
+        provenance = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
+        save(network, run.trained_path, provenance)
         if session.dual is not None:
             save_dual(session.dual, run.dual_path)
 
 
 def print_training(session: TrainSession, as_json: bool) -> None:
-    """What came of it: files, steps, time, speed and the best measurement."""
+    """What came of it, on stdout."""
     if not is_main_process():
         return
     session.display.close()
+    facts = facts_of(session)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' ')}: {value}")
+
+
+def facts_of(session: TrainSession) -> dict[str, Any]:
+    """Files, steps, time, speed and the best measurement."""
     run = session.run
     lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
     measured = [line for line in lines if "validation" in line]
@@ -243,8 +250,4 @@ def print_training(session: TrainSession, as_json: bool) -> None:
         facts["dual"] = str(run.dual_path)
     if best is not None:
         facts["best_step"], facts["best_held_out_psnr"] = best["step"], best["validation"]
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        print(f"{key.replace('_', ' ')}: {value}")
+    return facts

@@ -1,0 +1,167 @@
+"""One adaptation: its LR images without HR, and what it changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from drc.cli.display import is_main_process
+from drc.cli.duals import find_dual
+from drc.cli.training import TrainSession, facts_of, finish
+from drc.config import AdaptRun
+from drc.data.batches import BatchReader, LrReader
+from drc.data.crops import crop_loader
+from drc.data.folders import ImagePair, find_pairs
+from drc.data.unpaired import unpaired_loader
+from drc.errors import UsageError
+from drc.evaluation.benchmark import evaluate
+from drc.models.dual import AnyDual
+from drc.runtime import eval_mode, resolve_device
+from drc.training.dual_fit import fit_dual
+from drc.training.losses import chain_loss
+from drc.training.processes import process_share
+from drc.training_api import adapt
+
+_TITLES = {
+    "dual_loss": "dual loss on the images without HR (8-bit levels)",
+    "psnr": "PSNR on the test images (dB)",
+    "ssim": "SSIM on the test images",
+}
+
+_LOOKS = 16
+"""Batches of unpaired crops on which the dual loss is told before and after."""
+
+
+class AdaptSession(TrainSession):
+    """A `TrainSession` with unpaired images. Its settings are an `AdaptRun`."""
+
+    settings: AdaptRun
+
+    @cached_property
+    def dual(self) -> AnyDual | None:
+        """The dual model to start from: one at hand, or one fitted to the images with HR."""
+        settings, traits = self.settings, self.traits
+        if not settings.train.dual_weight:
+            raise UsageError(
+                "--dual-weight is 0, and the dual loss is all that images without HR have"
+            )
+        found = find_dual(settings.dual, settings.weights, traits, self.degradation is None)
+        if found:
+            return found[0]
+        self.display.log("no trained dual model is given: fitting one to the images with HR")
+        options = settings.train
+        crops = crop_loader(
+            self.images, traits.scale, patch=options.patch, batch=options.batch, steps=_LOOKS,
+            seed=settings.seed, workers=settings.data.workers, degradation=self.degradation,
+        )  # fmt: skip
+        reader = BatchReader(
+            crops, traits.scale, traits.value_range, "cpu", channels=traits.channels
+        )
+        return fit_dual(
+            reader, traits.scale, traits.value_range, seed=settings.seed, device=settings.device,
+            progress=self.display,
+        )  # fmt: skip
+
+    @property
+    def unpaired(self) -> Callable[[int], Any]:
+        """From a step to the batches of images without HR from there on."""
+        options, data = self.settings.train, self.settings.data
+        return lambda start: unpaired_loader(
+            str(data.unpaired), patch=options.patch, batch=options.unpaired, steps=options.steps,
+            seed=self.settings.seed + 1, start=start, workers=data.workers,
+            share=process_share(), on_skip=self.display.log,
+        )  # fmt: skip
+
+    @cached_property
+    def test_pairs(self) -> list[ImagePair]:
+        folder = self.settings.data.test_data
+        return [] if folder is None else find_pairs(folder, self.traits.scale, "test")
+
+    def check(self) -> None:
+        if self.settings.data.unpaired is None:
+            raise UsageError("which images? pass --unpaired FOLDER or VIDEO, LR images without HR")
+        super().check()
+        _ = self.test_pairs, self.unpaired(0)
+
+
+def run_adaptation(session: AdaptSession) -> None:
+    """Adapt; writes trained.safetensors, dual.safetensors, last.ckpt and metrics.jsonl.
+
+    The dual loss on the images without HR, and PSNR where there is HR, are recorded before and
+    after, the dual loss with the dual model that each network has.
+    """
+    settings, run = session.settings, session.run
+    facts: dict[str, Any] = {}
+    if is_main_process():
+        facts["before"] = look(session, session.network)
+
+    def work() -> nn.Module:
+        network = adapt(
+            session.network,
+            session.batches(),
+            session.unpaired,
+            validate=session.measure,
+            dual=session.dual,
+            settings=settings.train,
+            device=settings.device,
+            seed=settings.seed,
+            checkpoint=run.checkpoint_path,
+            resume=run.checkpoint_path.exists(),
+            metrics=run.metrics_path,
+            progress=session.display,
+        )
+        if is_main_process():
+            facts["after"] = look(session, network)
+        return network
+
+    finish(session, work, facts)
+
+
+def look(session: AdaptSession, network: nn.Module) -> dict[str, float]:
+    """What is measured of a network, with the present dual model.
+
+    Returns:
+        `dual_loss`, mean absolute error of the LR images given back, in 8-bit levels, on crops of
+        the images without HR; with test images also `psnr` and `ssim`.
+    """
+    settings, traits = session.settings, session.traits
+    crops = unpaired_loader(
+        str(settings.data.unpaired), patch=settings.train.patch, batch=settings.train.unpaired,
+        steps=_LOOKS, seed=settings.seed,
+    )  # fmt: skip
+    place = resolve_device(settings.device)
+    reader = LrReader(crops, traits.scale, traits.value_range, place, channels=traits.channels)
+    model, dual = deepcopy(network).to(place), deepcopy(session.dual).to(place)  # type: ignore[union-attr]
+    with torch.no_grad(), eval_mode(model):
+        losses = [float(chain_loss(dual, model(lr), lr)) for (lr,) in reader]
+    found = {"dual_loss": round(fmean(losses) * 255 / traits.value_range, 4)}
+    if session.test_pairs:
+        quality = evaluate(
+            network, session.test_pairs, device=settings.device, progress=session.display
+        )
+        found.update(psnr=round(quality.psnr, 4), ssim=round(quality.ssim, 4))
+    return found
+
+
+def print_adaptation(session: AdaptSession, as_json: bool) -> None:
+    """What came of it: files, and the figures before and after."""
+    if not is_main_process():
+        return
+    session.display.close()
+    record = session.run.read_steps()[session.name]
+    facts = {**facts_of(session), "before": record["before"], "after": record["after"]}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    before, after = facts.pop("before"), facts.pop("after")
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    for key, value in before.items():
+        print(f"{_TITLES[key]}: {value:.4g} before, {after[key]:.4g} after")
