@@ -50,7 +50,7 @@ class DataSettings(Settings):
     data: str | None = None
     test_data: str | None = None
     workers: Annotated[int, Field(ge=0)] = 0
-    degradation: Literal["bicubic", "iso", "aniso"] = "bicubic"
+    degradation: Literal["bicubic", "iso", "aniso", "nearest", "blur"] = "bicubic"
     noise: Annotated[float, Field(ge=0, le=255)] = 0.0
 
     @field_validator("data", "test_data")
