@@ -35,13 +35,14 @@ class ImageSettings(Settings):
         data: folder of training images; None for the bundled photos.
         workers: loader processes.
         degradation: how LR crops are made: `bicubic` takes LR files where there are some; `iso`
-            and `aniso` blur HR by random kernels, for blind SR.
-        noise: of the blurred LR crops, standard deviation in 8-bit levels.
+            and `aniso` blur HR by random kernels, for blind SR; `nearest` and `blur` are as
+            `drc.data.degrade` has them.
+        noise: of the degraded LR crops, standard deviation in 8-bit levels.
     """
 
     data: str | None = None
     workers: Whole = 0
-    degradation: Literal["bicubic", "iso", "aniso"] = "bicubic"
+    degradation: Literal["bicubic", "iso", "aniso", "nearest", "blur"] = "bicubic"
     noise: Annotated[float, Field(ge=0, le=255)] = 0.0
 
     @field_validator("data", "test_data", "val_data", check_fields=False)
@@ -53,7 +54,7 @@ class ImageSettings(Settings):
     @classmethod
     def _noise_goes_with_blur(cls, value: float, info: ValidationInfo) -> float:
         if value and info.data.get("degradation") == "bicubic":
-            raise ValueError("needs data.degradation to be iso or aniso")
+            raise ValueError("needs a data.degradation other than bicubic")
         return value
 
 

@@ -61,7 +61,7 @@ def test_search_on_bicubic_crops_takes_the_shipped_dual_model(work: TinyWork) ->
     ("data", "message"),
     [
         ({"noise": 2}, "needs data.degradation to be iso or aniso"),
-        ({"degradation": "box"}, "'bicubic', 'iso' or 'aniso'"),
+        ({"degradation": "box"}, "'bicubic', 'iso', 'aniso', 'nearest' or 'blur'"),
     ],
 )
 def test_degradations_that_cannot_be(work: TinyWork, data: dict, message: str) -> None:

@@ -64,6 +64,21 @@ def test_json_is_pure_and_quiet_is_silent(photos: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "blind" / "lr_x2").iterdir())) == 2
 
 
+def test_sets_that_are_subsampled(photos: Path, tmp_path: Path) -> None:
+    for kernel, size, words in (
+        ("nearest", 1, "subsampled without blur"),
+        ("blur", 7, "blurred by a 7x7 Gaussian kernel and subsampled"),
+    ):
+        options = ("--kernel", kernel, "--scale", "3", "--json")
+        result = drc("degrade", photos, kernel, *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == f"LR images x3, {words} ...\n"
+        assert json.loads(result.stdout)["kernel_size"] == size
+        kernels = sorted((tmp_path / kernel).glob("gt_k_x3/*.npz"))
+        assert len(kernels) == (2 if kernel == "blur" else 0)
+        assert len(find_pairs(tmp_path / kernel, 3, "test")) == 2
+
+
 def test_bad_input_is_one_line_and_leaves_the_disk_alone(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 

@@ -97,7 +97,7 @@ def test_items_depend_on_seed_and_index_alone(blocks: list[ImagePair]) -> None:
     again = dataset(5)
     backward = [again[i] for i in reversed(range(20))][::-1]
     assert equal(forward, backward)
-    assert equal(forward, list(dataset(5, cache=False)))
+    assert equal(forward, list(dataset(5, cache_bytes=0)))
     assert not equal(forward, list(dataset(6)))
     assert equal(list(dataset(-1)), list(dataset(-1)))
     assert not any(torch.equal(a["lr"], b["lr"]) for a, b in pairwise(forward))

@@ -18,10 +18,11 @@ from drc.data.degrade import Degradation, blur
 from drc.data.folders import find_pairs, load_hr, load_pair
 from drc.data.images import read_image, write_image
 from drc.data.kernels import gaussian_kernel, random_anisotropic
-from drc.data.matlab import downscale
+from drc.data.matlab import downscale, nearest
 from drc.errors import DataError, RunError, UsageError
 
 SETTINGS = [("iso", 2, 21), ("iso", 3, 21), ("iso", 4, 21), ("aniso", 2, 11), ("aniso", 4, 31)]
+FIXED = [("nearest", 1), ("blur", 7)]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -151,6 +152,67 @@ def test_lr_pixels_cover_their_hr_block_without_a_shift(kind, scale, size) -> No
         torch.testing.assert_close(lr[inner], means[inner], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("scale", range(2, 9))
+def test_nearest_keeps_pixels_unchanged_and_blur_blurs_them_first(scale: int) -> None:
+    hr = (photo(12 * scale, 15 * scale) * 255).round()
+    for kind, size in FIXED:
+        degradation = Degradation(kind, scale)
+        kernel = degradation.sample(generator())
+        assert kernel.shape == (size, size) == (degradation.kernel_size,) * 2
+        blurred = [
+            ndimage.convolve(x, kernel.numpy(), mode="nearest") for x in hr[0].double().numpy()
+        ]
+        expected = nearest(torch.from_numpy(np.stack(blurred)), scale)
+        exact = degradation.apply(hr, kernel, value_range=255.0, rounded=False)
+        torch.testing.assert_close(exact[0].double(), expected, atol=5e-4, rtol=0)
+        lr = degradation.apply(hr, kernel, value_range=255.0)
+        assert torch.equal(lr, lr.round())
+        if kind == "nearest":
+            assert torch.equal(lr, nearest(hr, scale))
+        noisy = Degradation(kind, scale, 10.0)
+        noise = noisy.apply(hr, kernel, generator=generator(1), value_range=255.0) - lr
+        assert 7 < noise.std() < 12
+
+
+def test_the_blur_of_bd_is_matlabs_fspecial() -> None:
+    """fspecial('gaussian', 7, 1.6), by its formula, written out for three of its entries."""
+    kernel = Degradation("blur", 3).sample(generator())
+    total = sum(math.exp(-(x * x + y * y) / 5.12) for x in range(-3, 4) for y in range(-3, 4))
+    assert kernel[3, 3].item() == pytest.approx(1 / total)
+    assert kernel[3, 0].item() == pytest.approx(math.exp(-9 / 5.12) / total)
+    assert kernel[6, 6].item() == pytest.approx(math.exp(-18 / 5.12) / total)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 8])
+@pytest.mark.parametrize("kind", ["nearest", "blur"])
+def test_a_subsampled_window_equals_that_of_the_whole_image(kind, scale: int) -> None:
+    hr = photo(30 * scale, 28 * scale)
+    degradation = Degradation(kind, scale)
+    kernel = degradation.sample(generator())
+    whole = degradation.apply(hr, kernel) * 255
+    for top, left in ((0, 0), (0, 9), (7, 5), (14, 12), (1, 11)):
+        window = degradation.apply_window(hr, kernel, top, left, 16) * 255
+        difference = (window - whole[..., top : top + 16, left : left + 16]).abs()
+        assert difference.max() < 1.1
+        assert difference.gt(0.5).float().mean() < 0.01
+        assert kind == "blur" or difference.max() == 0
+
+
+def test_subsampled_crops(tmp_path: Path) -> None:
+    """Each LR crop is found in the image subsampled as a whole, cached or not."""
+    hr = read_image(bundled_pairs("test")[0].hr)[:, :150, :163]
+    write_image(tmp_path / "a.png", hr)
+    whole = nearest(hr[:, :150, :162], 3) / 255
+    blind = Degradation("nearest", 3)
+    for size in (2**20, 0):
+        dataset = CropDataset(find_pairs(tmp_path, 3), 3, 40, 20, 0, size, degradation=blind)
+        for item in dataset:
+            views = [item["lr"], item["lr"].transpose(1, 2)]
+            views = [v.flip(d) for v in views for d in ((), (1,), (2,), (1, 2))]
+            shown = whole.unfold(1, 40, 1).unfold(2, 40, 1).permute(1, 2, 0, 3, 4)
+            assert any((shown == v).all(dim=(2, 3, 4)).any() for v in views)
+
+
 def test_noise_has_the_given_deviation_and_seed() -> None:
     noisy, clean = Degradation("iso", 2, noise=10.0), Degradation("iso", 2)
     hr, kernel = torch.full((1, 3, 128, 128), 0.5), clean.sample(generator())
@@ -255,6 +317,18 @@ def test_a_blind_set_has_the_layout_of_div2krk(photos: Path, kind, scale: int) -
         assert torch.equal(lr, degradation.apply(hr[None], kernel, value_range=255.0)[0].byte())
 
 
+def test_a_set_without_blur_has_no_kernels(photos: Path) -> None:
+    root, degradation = photos.parent, Degradation("nearest", 5)
+    made = build_blind_set(photos, root / "sharp", degradation)
+    assert sorted(p.name for p in (root / "sharp").iterdir()) == ["gt", "lr_x5"]
+    for pair in made:
+        lr, hr = load_pair(pair, 5)
+        assert torch.equal(lr, nearest(hr, 5))
+    build_blind_set(photos, root / "soft", Degradation("blur", 5))
+    with np.load(root / "soft" / "gt_k_x5" / "kernel_2.npz") as stored:
+        assert stored["kernel"].shape == (7, 7)
+
+
 def test_one_seed_gives_one_set(photos: Path) -> None:
     root, degradation = photos.parent, Degradation("aniso", 4, noise=3.0)
     sets = [
@@ -285,9 +359,11 @@ def test_a_set_is_made_whole_or_not_at_all(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Degradation("box", 4), "a degradation is iso or aniso, not 'box'"),
+        (lambda: Degradation("box", 4), "is iso, aniso, nearest or blur, not 'box'"),
         (lambda: Degradation("aniso", 3), "aniso has kernels for x2 and x4, not for x3"),
         (lambda: Degradation("iso", 8), "iso has kernels for x2 and x3 and x4, not for x8"),
+        (lambda: Degradation("nearest", 9), "nearest is for x2 to x8, not for x9"),
+        (lambda: Degradation("blur", 1), "blur is for x2 to x8, not for x1"),
         (lambda: Degradation("iso", 4, noise=-1), "noise is in 8-bit levels, 0 to 255, not -1"),
         (lambda: gaussian_kernel(20, (1, 1)), "odd side, not 20"),
         (lambda: gaussian_kernel(21, (1, 0)), "above 0"),

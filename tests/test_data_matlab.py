@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from drc.data.images import read_image
-from drc.data.matlab import downscale, upscale
+from drc.data.matlab import downscale, downscale_window, nearest, upscale
 from drc.errors import DataError
 
 # A crop of scikit-image's astronaut, noise, and a one-pixel checkerboard (the most overshoot).
@@ -97,3 +97,35 @@ def test_upscale_inverts_the_grid() -> None:
 def test_refuses_sides_that_are_no_multiple() -> None:
     with pytest.raises(DataError, match="10x12 image is not a multiple of x4; crop it"):
         downscale(torch.zeros(1, 3, 10, 12), 4)
+    with pytest.raises(DataError, match="10x12 image is not a multiple of x4"):
+        nearest(torch.zeros(1, 3, 10, 12), 4)
+
+
+@pytest.mark.parametrize("scale", range(2, 9))
+def test_a_window_equals_that_of_the_whole_image_bit_for_bit(scale: int) -> None:
+    """Noise and few levels, which often round on a half; at every border and between them."""
+    rng = np.random.default_rng(scale)
+    noise = torch.from_numpy(rng.integers(0, 256, (1, 3, 40 * scale, 33 * scale), dtype=np.uint8))
+    for hr in (noise, noise // 85 * 85 + noise % 2):
+        whole = downscale(hr.float(), scale)
+        for patch in (8, 17):
+            for top in (0, 1, 2, 11, 40 - patch - 1, 40 - patch):
+                for left in (0, 3, 33 - patch - 2, 33 - patch):
+                    window = downscale_window(hr, scale, top, left, patch)
+                    assert torch.equal(window, whole[..., top : top + patch, left : left + patch])
+
+
+@pytest.mark.parametrize("scale", range(1, 9))
+def test_nearest_takes_matlabs_pixels(scale: int) -> None:
+    """From the published definition of imresize: positions from 1, and a box that holds its left
+    end: x with -0.5 <= x < 0.5."""
+    expected = []
+    for row in range(1, 6):
+        position = row * scale + 0.5 * (1 - scale)
+        taken = [t for t in range(1, 5 * scale + 1) if -0.5 <= position - t < 0.5]
+        assert len(taken) == 1
+        expected.append(taken[0] - 1)
+    ramp = torch.arange(5 * scale)
+    shrunk = nearest(100 * ramp[:, None] + ramp, scale)
+    assert shrunk[:, 0].div(100, rounding_mode="floor").tolist() == expected
+    assert shrunk[0].remainder(100).tolist() == expected

@@ -19,7 +19,13 @@ _Hr = Annotated[
     Path, typer.Argument(metavar="HR_FOLDER", help="HR images: a folder, or a DIV2K tree.")
 ]
 _Out = Annotated[Path, typer.Argument(metavar="OUT_FOLDER", help="The new folder.")]
-_Kernel = Annotated[str, typer.Option(help="Gaussian kernels: iso (round) or aniso (elongated).")]
+_Kernel = Annotated[
+    str,
+    typer.Option(
+        help="Random Gaussian kernels, iso (round) or aniso (elongated); nearest: no blur, one "
+        "pixel in scale x scale kept; blur: so kept after a 7x7 Gaussian."
+    ),
+]
 _Scale = Annotated[int, typer.Option(help="HR side over LR side.")]
 _Noise = Annotated[float, typer.Option(help="Noise on the LR images, deviation in 8-bit levels.")]
 _Seed = Annotated[int, typer.Option(help="Seed of kernels and noise.")]

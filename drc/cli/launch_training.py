@@ -21,9 +21,7 @@ _KINDS = {"train": "training", "adapt": "adaptation"}
 
 
 @contextmanager
-def training_run(
-    name: str, kind: type[TrainRun], params: Mapping[str, Any]
-) -> Iterator[Any]:
+def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> Iterator[Any]:
     """A `TrainSession` in a new run folder, or with `--resume` in that of `--run`, or the newest.
 
     A run that fails before its first checkpoint leaves no folder.

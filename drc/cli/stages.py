@@ -123,6 +123,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
                 start=before + start,  # on crops that the first round has not seen
                 workers=settings.data.workers,
                 degradation=session.degradation,
+                on_skip=session.display.log,
             ),
             teacher=session.teacher if options.distill or options.features else None,
             dual=_dual(session, facts, options.dual_weight),
@@ -239,6 +240,7 @@ def _crops(session: Session) -> Iterable[Any]:
         seed=settings.seed,
         workers=settings.data.workers,
         degradation=session.degradation,
+        on_skip=session.display.log,
     )
 
 

@@ -32,6 +32,7 @@ from drc.models.traits import Traits, get_traits
 from drc.runtime import resolve_device, seed_everything
 from drc.training.distill import teacher_factor
 from drc.training.metrics import require_tracker
+from drc.training.processes import process_share
 from drc.training.validation import Measure
 from drc.training_api import new_dual, train
 
@@ -163,6 +164,8 @@ class TrainSession:
             start=start,
             workers=data.workers,
             degradation=self.degradation,
+            share=process_share(),
+            on_skip=self.display.log,
         )
 
 

@@ -31,8 +31,9 @@ def build_blind_set(
 
     `out_folder` gets, for image N in the order of `find_pairs` and a scale of 4:
     `gt/img_N_gt.png`, HR cropped to a multiple of the scale; `lr_x4/im_N.png`, the LR image,
-    8 bits; and `gt_k_x4/kernel_N.npz` with `kernel`, `(k, k)` float64, sum 1, to be convolved with
-    HR, and `source`, the name of the file that HR came from. (DIV2KRK holds its kernels as .mat.)
+    8 bits; and, where the degradation blurs, `gt_k_x4/kernel_N.npz` with `kernel`, `(k, k)`
+    float64, sum 1, to be convolved with HR, and `source`, the name of the file that HR came from.
+    (DIV2KRK holds its kernels as .mat.)
 
     The kernel and the noise of image N depend on `(seed, N)` alone.
 
@@ -61,8 +62,9 @@ def build_blind_set(
             kernel, lr = _degraded(pair, hr, degradation, [seed % 2**64, number])
             write_image(folder / "gt" / f"img_{number}_gt.png", hr)
             write_image(folder / f"lr_x{scale}" / f"im_{number}.png", lr)
-            with atomic_write(folder / f"gt_k_x{scale}" / f"kernel_{number}.npz") as path:
-                np.savez(path, kernel=kernel.numpy(), source=np.array(pair.hr.name))
+            if degradation.kernel_size > 1:
+                with atomic_write(folder / f"gt_k_x{scale}" / f"kernel_{number}.npz") as path:
+                    np.savez(path, kernel=kernel.numpy(), source=np.array(pair.hr.name))
             if progress is not None:
                 progress("images", number, len(pairs), {})
     return find_pairs(out_folder, scale, "test")

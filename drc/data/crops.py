@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset
 
-from drc.config_base import SMALLEST_PATCH
 from drc.data.degrade import Degradation
-from drc.data.folders import ImagePair, load_hr, load_pair
-from drc.data.images import image_size, to_unit
-from drc.errors import DataError, UsageError
-
-Item = dict[str, Any]
-
-_CACHE_BYTES = 2 << 30
+from drc.data.draws import CACHE_BYTES, Item, RandomCrops
+from drc.data.folders import ImagePair, check_match, load_pair
+from drc.data.images import Picture, to_unit
+from drc.data.loader import OnSkip, StepLoader
+from drc.data.matlab import REACH, downscale, downscale_window
+from drc.data.windows import random_view, span, window
+from drc.errors import UsageError
 
 
 class ImageDataset(Dataset[Item]):
@@ -40,11 +38,12 @@ class ImageDataset(Dataset[Item]):
         return {"lr": to_unit(lr), "hr": to_unit(hr), "name": pair.name}
 
 
-class CropDataset(Dataset[Item]):
+class CropDataset(RandomCrops):
     """Random aligned crops: item i is `{"lr": (3, p, p), "hr": (3, p * scale, p * scale)}`.
 
     Values are float32 in 0..1. The image, the place, the flips and the transposition of item i
     are drawn from `(seed, i)` alone, so they depend neither on workers nor on what was read before.
+    Pairs that are unreadable or do not match are left out, up to a tenth of them.
 
     Args:
         pairs: at least one.
@@ -52,13 +51,14 @@ class CropDataset(Dataset[Item]):
         patch: side of the LR crop in pixels.
         length: number of items.
         seed: any integer.
-        cache: keep decoded images in memory, up to 2 GiB over all workers.
+        cache_bytes: of decoded images to keep in memory, for all workers together; 0 for none.
         degradation: makes the LR crops from the HR images, each with a kernel of its own, drawn
             from `(seed, i)` too; the LR files of the pairs are not read. None for those files, or
             for bicubic LR images where there are none. The HR crops are the same either way.
 
     Raises:
-        DataError: no pairs, or an image that is unreadable or smaller than the patch.
+        DataError: no pairs, or an HR image that is smaller than the patch, or more than a tenth
+            unreadable, as far as `RandomCrops` looks at them.
         UsageError: the degradation is of another scale.
     """
 
@@ -69,68 +69,65 @@ class CropDataset(Dataset[Item]):
         patch: int,
         length: int,
         seed: int,
-        cache: bool = True,
+        cache_bytes: int = CACHE_BYTES,
         degradation: Degradation | None = None,
     ) -> None:
-        if not pairs:
-            raise DataError("there are no images to crop; pass a folder that holds some")
         if degradation is not None and degradation.scale != scale:
             raise UsageError(f"the degradation is for x{degradation.scale}, the crops are x{scale}")
         self.pairs = list(pairs)
         self.scale = scale
         self.patch = patch
-        self.length = length
-        self.seed = seed % 2**64  # NumPy takes no negative seeds
-        self.cache = cache
         self.degradation = degradation
-        self._images: dict[int, tuple[Tensor, ...]] = {}
-        self._cached_bytes = 0
-        for pair in self.pairs:
-            _check_size(pair, scale, patch)
+        files = [pair.hr for pair in self.pairs]
+        super().__init__(files, len(files), patch * scale, scale, length, seed, cache_bytes)
 
-    def __len__(self) -> int:
-        return self.length
+    def _read(self, number: int) -> tuple[Picture, ...]:
+        """The LR and the HR image, or the latter alone where LR crops are made from it."""
+        pair = self.pairs[number]
+        hr = Picture(pair.hr)
+        self._check_size(pair.hr, hr.height, hr.width)
+        if pair.lr is None or self.degradation is not None:
+            return (hr,)
+        lr = Picture(pair.lr)
+        check_match(pair, self.scale, (lr.height, lr.width), (hr.height, hr.width))
+        return lr, hr
 
-    def __getitem__(self, index: int) -> Item:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        rng = np.random.default_rng([self.seed, index])
-        images = self._load(int(rng.integers(len(self.pairs))))
-        hr = images[-1]
-        top = int(rng.integers(hr.shape[1] // self.scale - self.patch + 1))
-        left = int(rng.integers(hr.shape[2] // self.scale - self.patch + 1))
-        flips = [dim for dim in (1, 2) if rng.random() < 0.5]
-        transposed = rng.random() < 0.5
+    def _for_cache(self, pictures: tuple[Picture, ...]) -> tuple[Tensor, ...]:
+        """Bicubic LR images are kept too: they cost as much as a few of their windows."""
+        kept = super()._for_cache(pictures)
+        if len(kept) == 2 or self.degradation is not None:
+            return kept
+        (whole,), scale = kept, self.scale
+        hr = whole[:, : whole.shape[1] // scale * scale, : whole.shape[2] // scale * scale]
+        return downscale(hr[None].float(), scale)[0].to(hr.dtype), whole
 
-        def view(crop: Tensor) -> Tensor:
-            crop = crop.flip(flips)
-            return to_unit(crop.transpose(1, 2) if transposed else crop).contiguous()
-
+    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
+        scale, patch, hr = self.scale, self.patch, pictures[-1]
+        rows, columns = hr.height // scale, hr.width // scale
+        top = int(rng.integers(rows - patch + 1))
+        left = int(rng.integers(columns - patch + 1))
+        view = random_view(rng)
+        if len(pictures) == 2:
+            lr = pictures[0].window(top, left, patch, patch)
+            crop = hr.window(top * scale, left * scale, patch * scale, patch * scale)
+            return {"lr": to_unit(view(lr)), "hr": to_unit(view(crop))}
+        # HR with what lies around it, cut from the image once for both crops.
+        margin = REACH if self.degradation is None else self.degradation.margin
+        upper, lower = span(top, patch, margin, rows)
+        first, last = span(left, patch, margin, columns)
+        size = ((lower - upper) * scale, (last - first) * scale)
+        around = hr.window(upper * scale, first * scale, *size)
+        top, left = top - upper, left - first
+        crop = window(around, top * scale, left * scale, patch * scale)
         if self.degradation is None:
-            lr = _window(images[0], top, left, self.patch)
+            lr = downscale_window(around[None], scale, top, left, patch)[0]
         else:
             generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
             kernel = self.degradation.sample(generator)
             lr = self.degradation.apply_window(
-                hr[None], kernel, top, left, self.patch, generator=generator, value_range=255.0
+                around[None], kernel, top, left, patch, generator=generator, value_range=255.0
             )[0]
-        place = (top * self.scale, left * self.scale, self.patch * self.scale)
-        return {"lr": view(lr), "hr": view(_window(hr, *place))}
-
-    def _load(self, index: int) -> tuple[Tensor, ...]:
-        """The LR and the HR image; the latter alone where a degradation makes the LR crops."""
-        if index in self._images:
-            return self._images[index]
-        pair = self.pairs[index]
-        degraded = self.degradation is not None
-        images = (load_hr(pair, self.scale),) if degraded else load_pair(pair, self.scale)
-        worker = get_worker_info()
-        limit = _CACHE_BYTES // (worker.num_workers if worker else 1)
-        size = sum(image.numel() for image in images)
-        if self.cache and self._cached_bytes + size <= limit:
-            self._images[index] = images
-            self._cached_bytes += size
-        return images
+        return {"lr": to_unit(view(lr)), "hr": to_unit(view(crop))}
 
 
 def crop_loader(
@@ -144,77 +141,40 @@ def crop_loader(
     start: int = 0,
     workers: int = 0,
     degradation: Degradation | None = None,
-) -> DataLoader[Item]:
+    share: tuple[int, int] = (0, 1),
+    on_skip: OnSkip | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> StepLoader:
     """Batches of random crops for steps `start` to `steps - 1` of a run.
 
     Batch k holds items `k * batch` onwards of a `CropDataset`, whatever `start` and `workers`:
     a run that resumes at `start` gets the batches it would have got, and reads no others.
-    `degradation` makes the LR crops, as there.
+    `degradation` makes the LR crops, as there. With `share`, the number of this process and of all,
+    only this process's rows of every batch are read, as `StepLoader` says.
+
+    `cache_bytes` of decoded images are kept in memory, which the workers share.
+    Unusable images are left out; `on_skip` is given one line for each. More than a tenth of them
+    are an error.
 
     Returns:
-        A loader of `steps - start` dicts `{"lr": (batch, 3, p, p), "hr": ...}`, floats in 0..1.
+        A loader of `steps - start` dicts `{"lr": (batch, 3, p, p), "hr": ...}`, floats in 0..1. Its
+        `sharded` is True where there are several processes.
 
     Raises:
-        DataError, UsageError: as `CropDataset`; while iterating, an unreadable or mismatched pair.
+        DataError, UsageError: as `CropDataset` and `StepLoader`.
     """
     dataset = CropDataset(
-        pairs, scale, patch, length=steps * batch, seed=seed, degradation=degradation
+        pairs, scale, patch, steps * batch, seed, cache_bytes=cache_bytes, degradation=degradation
     )
-    # Workers do not persist: after an error they would wait for the garbage collector, 5 s each.
-    return _CropLoader(
-        _ErrorsAsItems(dataset),
-        batch_size=batch,
-        sampler=range(start * batch, steps * batch),
-        num_workers=workers,
-        collate_fn=_collate,
+    return StepLoader(
+        dataset,
+        batch=batch,
+        steps=steps,
+        start=start,
+        workers=workers,
+        share=share,
+        on_skip=on_skip,
     )
-
-
-class _ErrorsAsItems(Dataset[Any]):
-    """Hands a `DataError` on as the item, because torch rewrites errors raised in workers."""
-
-    def __init__(self, dataset: CropDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Item | DataError:
-        try:
-            return self.dataset[index]
-        except DataError as error:
-            return error
-
-
-def _collate(items: list[Item | DataError]) -> Item | DataError:
-    error = next((item for item in items if isinstance(item, DataError)), None)
-    return error if error is not None else default_collate(items)
-
-
-class _CropLoader(DataLoader[Any]):
-    """Raises the errors that `_ErrorsAsItems` handed on."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
-
-
-def _window(image: Tensor, top: int, left: int, size: int) -> Tensor:
-    return image[:, top : top + size, left : left + size]
-
-
-def _check_size(pair: ImagePair, scale: int, patch: int) -> None:
-    height, width = image_size(pair.hr)
-    side = patch * scale
-    if min(height, width) < side:
-        fits = min(height, width) // scale
-        smaller = f", or use a patch of at most {fits}" if fits >= SMALLEST_PATCH else ""
-        raise DataError(
-            f"{pair.hr}: {height}x{width} is smaller than the {side}x{side} crop of patch {patch} "
-            f"at x{scale}; remove it{smaller}"
-        )
 
 
 __all__ = ["CropDataset", "ImageDataset", "crop_loader"]

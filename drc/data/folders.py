@@ -80,12 +80,21 @@ def load_pair(pair: ImagePair, scale: int) -> tuple[Tensor, Tensor]:
         hr = load_hr(pair, scale)
         return downscale(hr[None].float(), scale)[0].to(hr.dtype), hr
     hr, lr = read_image(pair.hr), read_image(pair.lr)
-    (height, width), (rows, columns) = hr.shape[-2:], lr.shape[-2:]
-    if not (0 <= height - rows * scale < scale and 0 <= width - columns * scale < scale):
-        raise DataError(
-            f"{pair.lr} is {rows}x{columns} but {pair.hr} is {height}x{width}: not a x{scale} pair"
-        )
+    rows, columns = lr.shape[-2:]
+    check_match(pair, scale, (rows, columns), (hr.shape[-2], hr.shape[-1]))
     return lr, hr[:, : rows * scale, : columns * scale]
+
+
+def check_match(pair: ImagePair, scale: int, lr: tuple[int, int], hr: tuple[int, int]) -> None:
+    """Compare the heights and widths of a pair.
+
+    Raises:
+        DataError: HR is smaller than `scale` times LR, or larger by `scale` pixels or more.
+    """
+    if not all(0 <= high - low * scale < scale for low, high in zip(lr, hr, strict=True)):
+        raise DataError(
+            f"{pair.lr} is {lr[0]}x{lr[1]} but {pair.hr} is {hr[0]}x{hr[1]}: not a x{scale} pair"
+        )
 
 
 def load_hr(pair: ImagePair, scale: int) -> Tensor:
@@ -205,4 +214,4 @@ def _images(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["ImagePair", "Split", "find_pairs", "load_hr", "load_pair"]
+__all__ = ["ImagePair", "Split", "check_match", "find_pairs", "load_hr", "load_pair"]

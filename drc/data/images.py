@@ -24,28 +24,51 @@ _WHITE16 = 65535
 _PER_LEVEL = 257  # 65535 / 255: 16-bit values per 8-bit level
 
 
-def read_image(path: Path | str) -> Tensor:
-    """Read an image file as 8-bit RGB.
+class Picture:
+    """A decoded image file. Windows of it come without the cost of converting the rest.
 
     Grey becomes RGB with equal channels, palettes are looked up, alpha is dropped, and 16-bit
     values are divided by 257 and rounded. EXIF orientation is not applied.
+
+    Attributes:
+        height, width: in pixels.
+
+    Args:
+        source: an image file, or `(3, H, W)` uint8 that is decoded already.
+
+    Raises:
+        DataError: the file is missing, truncated, not an image, or of an unsupported kind.
+    """
+
+    def __init__(self, source: Path | str | Tensor) -> None:
+        self._decoded = source if isinstance(source, Tensor) else _decode(source)
+        if isinstance(self._decoded, Tensor):
+            self.height, self.width = self._decoded.shape[-2:]
+        else:
+            self.height, self.width = self._decoded.height, self._decoded.width
+
+    def whole(self) -> Tensor:
+        """The image: `(3, H, W)`, uint8, contiguous."""
+        return self.window(0, 0, self.height, self.width)
+
+    def window(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """The part from row `top` and column `left` on: `(3, height, width)`, uint8."""
+        if isinstance(self._decoded, Tensor):
+            return self._decoded[:, top : top + height, left : left + width]
+        part = self._decoded.crop((left, top, left + width, top + height))
+        return _to_tensor(np.asarray(part if part.mode == "RGB" else part.convert("RGB")))
+
+
+def read_image(path: Path | str) -> Tensor:
+    """Read an image file as 8-bit RGB, converted as `Picture` says.
 
     Returns:
         `(3, H, W)`, uint8.
 
     Raises:
-        DataError: the file is missing, truncated, not an image, or of an unsupported kind.
+        DataError: as `Picture`.
     """
-    with _opened(path) as image:
-        if image.mode in ("RGB", "RGBA") and _is_16bit(image):
-            levels = _read_rgb16(path, image)
-        elif image.mode.startswith("I"):
-            levels = _read_grey16(path, image)
-        elif image.mode == "F":
-            raise DataError(f"{path}: floating-point images have no known white; save it as PNG")
-        else:
-            levels = np.asarray(image.convert("RGB"))
-    return torch.from_numpy(levels.transpose(2, 0, 1).copy())
+    return Picture(path).whole()
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -86,6 +109,22 @@ def to_unit(image: Tensor) -> Tensor:
 def to_uint8(image: Tensor) -> Tensor:
     """Values in 0..1 as 8-bit levels, rounded and clamped, in any shape."""
     return (image.to(torch.float32) * 255.0).round().clamp(0, 255).to(torch.uint8)
+
+
+def _decode(path: Path | str) -> Image.Image | Tensor:
+    with _opened(path) as image:
+        if image.mode in ("RGB", "RGBA") and _is_16bit(image):
+            return _to_tensor(_read_rgb16(path, image))
+        if image.mode.startswith("I"):
+            return _to_tensor(_read_grey16(path, image))
+        if image.mode == "F":
+            raise DataError(f"{path}: floating-point images have no known white; save it as PNG")
+        image.load()
+        return image
+
+
+def _to_tensor(levels: npt.NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(levels.transpose(2, 0, 1).copy())
 
 
 @contextmanager
@@ -134,4 +173,4 @@ def _to_8bit(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     return ((values.astype(np.uint32) + _PER_LEVEL // 2) // _PER_LEVEL).astype(np.uint8)
 
 
-__all__ = ["SUFFIXES", "image_size", "read_image", "to_uint8", "to_unit", "write_image"]
+__all__ = ["SUFFIXES", "Picture", "image_size", "read_image", "to_uint8", "to_unit", "write_image"]

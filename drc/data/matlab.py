@@ -1,10 +1,11 @@
-"""MATLAB's `imresize(uint8_image, 1/scale, "bicubic")`, the downsampling behind SR benchmarks."""
+"""MATLAB's `imresize(uint8_image, 1/scale)`, the downsampling behind SR benchmarks."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from drc.data.windows import shrink_window
 from drc.errors import DataError
 
 REACH = 2
@@ -31,9 +32,7 @@ def downscale(hr: Tensor, scale: int, value_range: float = 255.0, rounded: bool 
     Raises:
         DataError: a side is not a multiple of `scale`.
     """
-    height, width = hr.shape[-2:]
-    if height % scale or width % scale:
-        raise DataError(f"a {height}x{width} image is not a multiple of x{scale}; crop it first")
+    _check_multiple(hr, scale)
     if scale == 1:
         return hr
     levels = hr * (255.0 / value_range)
@@ -41,6 +40,44 @@ def downscale(hr: Tensor, scale: int, value_range: float = 255.0, rounded: bool 
         levels = _resize(levels, dim, levels.shape[dim] // scale, REACH * scale, REACH)
         levels = round8(levels) if rounded else levels
     return levels * (value_range / 255.0)
+
+
+def downscale_window(hr: Tensor, scale: int, top: int, left: int, patch: int) -> Tensor:
+    """A square window of `downscale(hr, scale)`, bit for bit, without the work outside it.
+
+    Args:
+        hr: `(N, C, H, W)`, floating point or uint8, 0..255; H and W multiples of `scale`.
+        scale: at least 1.
+        top, left: first row and column of the window, in LR pixels.
+        patch: side of the window, in LR pixels.
+
+    Returns:
+        `(N, C, patch, patch)`, floating point, on 8-bit levels.
+    """
+    return shrink_window(lambda x: downscale(x.float(), scale), hr, scale, top, left, patch, REACH)
+
+
+def nearest(hr: Tensor, scale: int) -> Tensor:
+    """Keep one pixel of each `scale` by `scale` block, as MATLAB's method "nearest" does.
+
+    LR pixel i (from 0) lies over the HR position `scale * i + (scale - 1) / 2`. That is the middle
+    pixel of its block where the scale is odd. Where it is even, that is the border between the two
+    middle pixels, and MATLAB, whose box kernel holds its left end alone, takes the later one,
+    `scale * i + scale / 2`: LR then shows what lies half an HR pixel further down and right than in
+    bicubic images. Both are `scale * i + scale // 2`.
+
+    Args:
+        hr: `(..., H, W)`; H and W multiples of `scale`.
+        scale: at least 1.
+
+    Returns:
+        `(..., H / scale, W / scale)`, a view.
+
+    Raises:
+        DataError: a side is not a multiple of `scale`.
+    """
+    _check_multiple(hr, scale)
+    return hr[..., scale // 2 :: scale, scale // 2 :: scale]
 
 
 def upscale(lr: Tensor, scale: int) -> Tensor:
@@ -65,6 +102,12 @@ def _resize(x: Tensor, dim: int, size: int, pad: int, cut: int) -> Tensor:
     shape = list(x.shape[-2:])
     shape[dim] = size + 2 * cut
     return F.interpolate(padded, size=shape, mode="bicubic", antialias=True).narrow(dim, cut, size)
+
+
+def _check_multiple(hr: Tensor, scale: int) -> None:
+    height, width = hr.shape[-2:]
+    if height % scale or width % scale:
+        raise DataError(f"a {height}x{width} image is not a multiple of x{scale}; crop it first")
 
 
 def round8(x: Tensor) -> Tensor:

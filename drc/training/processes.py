@@ -53,4 +53,9 @@ def share_of(batch: Tensor, accelerator: Accelerator) -> Tensor:
     return batch[torch.arange(first, first + share, device=batch.device) % len(batch)]
 
 
-__all__ = ["join_processes", "share_of"]
+def process_share() -> tuple[int, int]:
+    """Number of this process, and how many a launcher started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+__all__ = ["join_processes", "process_share", "share_of"]

@@ -1,0 +1,146 @@
+"""LR images that have no HR images: real photos and the frames of videos, for adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from drc.data.draws import CACHE_BYTES, Item, RandomCrops
+from drc.data.images import SUFFIXES, Picture, to_unit
+from drc.data.loader import OnSkip, StepLoader
+from drc.data.video import VIDEO_SUFFIXES, read_frames
+from drc.data.windows import random_view
+from drc.errors import DataError
+
+Source = Path | str | Sequence[Path | str]
+"""A folder of images, a video file, or a list of image files."""
+
+
+def find_images(folder: Path | str) -> list[Path]:
+    """List the image files in a folder and in the folders in it, sorted by name.
+
+    Raises:
+        DataError: the folder is missing or holds no images.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise DataError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise DataError(f"{root} is a file and no video; pass the folder that holds the images")
+    try:
+        entries = sorted(root.iterdir())
+        folders = [entry for entry in entries if _seen(entry) and entry.is_dir()]
+        below = (file for inner in folders for file in inner.iterdir())
+        images = sorted(_images(entries) + _images(below))
+    except OSError as error:
+        raise DataError(f"{root}: cannot list the folder ({error.strerror})") from error
+    if not images:
+        raise DataError(
+            f"{root}: no images found in it or in the folders in it; a video is named itself"
+        )
+    return images
+
+
+class UnpairedDataset(RandomCrops):
+    """Random crops: item i is `{"lr": (3, p, p)}`, float32 in 0..1, drawn from `(seed, i)` alone.
+
+    Args:
+        images: files, or images decoded already, `(3, H, W)` uint8.
+        patch: side of the crops in pixels.
+        length: number of items.
+        seed: any integer.
+
+    Raises:
+        DataError: as `RandomCrops`.
+    """
+
+    def __init__(
+        self, images: Sequence[Path] | Sequence[Tensor], patch: int, length: int, seed: int
+    ) -> None:
+        self.images: list[Path | Tensor] = list(images)
+        self.patch = patch
+        files = [image for image in self.images if isinstance(image, Path)]
+        cache_bytes = CACHE_BYTES if files else 0
+        super().__init__(files, len(self.images), patch, 1, length, seed, cache_bytes)
+        for image in self.images:
+            if isinstance(image, Tensor):
+                self._check_size("a frame of the video", image.shape[-2], image.shape[-1])
+
+    def _read(self, number: int) -> tuple[Picture, ...]:
+        source = self.images[number]
+        picture = Picture(source)
+        if isinstance(source, Path):
+            self._check_size(source, picture.height, picture.width)
+        return (picture,)
+
+    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
+        (picture,) = pictures
+        top = int(rng.integers(picture.height - self.patch + 1))
+        left = int(rng.integers(picture.width - self.patch + 1))
+        view = random_view(rng)
+        return {"lr": to_unit(view(picture.window(top, left, self.patch, self.patch)))}
+
+
+def unpaired_loader(
+    source: Source,
+    *,
+    patch: int,
+    batch: int,
+    steps: int,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+    on_skip: OnSkip | None = None,
+) -> StepLoader:
+    """Batches of random crops of LR images, for steps `start` to `steps - 1` of a run.
+
+    Of a video, at most 200 evenly spaced frames are decoded once and kept in memory, as
+    `read_frames` does. Batches, shares and unusable images are as for `drc.data.crops.crop_loader`.
+
+    Args:
+        source: a folder as `find_images` takes it, a video file, or image files.
+        patch: side of the crops in pixels.
+        batch, steps, start, workers, share, on_skip: as for `StepLoader`.
+        seed: any integer.
+
+    Returns:
+        A loader of `steps - start` dicts `{"lr": (batch, 3, patch, patch)}`, float32 in 0..1.
+
+    Raises:
+        DataError: no images, unusable ones, or some that are smaller than the patch.
+        UsageError: a video, and PyAV is not installed; a share that cannot be.
+    """
+    dataset = UnpairedDataset(_opened(source, on_skip), patch, steps * batch, seed)
+    return StepLoader(
+        dataset,
+        batch=batch,
+        steps=steps,
+        start=start,
+        workers=workers,
+        share=share,
+        on_skip=on_skip,
+    )
+
+
+def _opened(source: Source, on_skip: OnSkip | None) -> list[Path] | list[Tensor]:
+    if not isinstance(source, (str, Path)):
+        return [Path(image) for image in source]
+    path = Path(source)
+    if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+        return read_frames(path, on_skip=on_skip)
+    return find_images(path)
+
+
+def _images(entries: Iterable[Path]) -> list[Path]:
+    return [entry for entry in entries if entry.suffix.lower() in SUFFIXES and _seen(entry)]
+
+
+def _seen(entry: Path) -> bool:
+    return not entry.name.startswith(".")
+
+
+__all__ = ["UnpairedDataset", "find_images", "unpaired_loader"]
