@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 import drc
 from drc.config_training import AdaptSettings, TrainSettings
+from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
+from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut
 from drc.evaluation.bicubic import Bicubic
@@ -31,6 +33,7 @@ from drc.models.dual_weights import load_dual
 from drc.models.registry import get_preset
 from drc.models.resolve import open_network
 from drc.models.weights import locate_dual
+from drc.training.dual_fit import fit_dual
 
 SCALE, UNPAIRED = 4, 90
 NETWORK = "drn_tiny"
@@ -47,14 +50,15 @@ def main() -> None:
         degradation = Degradation(kind, SCALE)  # type: ignore[arg-type]
         for job in _jobs(options):
             row: dict[str, Any] = {"degradation": kind, **job}
+            asked = dict(row)
             measured = "Set5" if options.test else "held_out"
             if any(measured in old and row.items() <= old.items() for old in rows):
                 continue
             start = time.perf_counter()
             network = _trained(job, paired, rest[:UNPAIRED], degradation, options)
-            row["seconds"] = round(time.perf_counter() - start)
+            row.update(job, seconds=round(time.perf_counter() - start))
             row.update(_measured(network, rest[UNPAIRED:], degradation, options.test))
-            rows = [old for old in rows if not {"degradation": kind, **job}.items() <= old.items()]
+            rows = [old for old in rows if not asked.items() <= old.items()]
             rows.append(row)
             print(row, flush=True)
             write_result(
@@ -76,9 +80,12 @@ def _jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
         "seed": options.seed,
     }  # fmt: skip
     jobs: list[dict[str, Any]] = [{"row": "bicubic enlargement"}, {"row": "no adaptation"}]
-    jobs.append({"row": "fine-tuned on pairs", **common})
-    weights = [float(x) for x in options.dual_weights.split(",")]
-    return jobs + [{"row": "adapted", "dual_weight": weight, **common} for weight in weights]
+    for pairs in ("bicubic", "estimated"):
+        jobs.append({"row": "fine-tuned on pairs", "pairs": pairs, **common})
+        for weight in options.dual_weights.split(","):
+            found = {"pairs": pairs, "dual_weight": float(weight)}
+            jobs.append({"row": "adapted", **found, **common})
+    return jobs
 
 
 def _trained(
@@ -93,18 +100,26 @@ def _trained(
     model = open_network(NETWORK, None, SCALE)
     if job["row"] == "no adaptation":
         return model
+    size = {"patch": job["patch"], "batch": job["batch"], "steps": job["steps"]}
+    strange = crop_loader(unpaired, SCALE, seed=options.seed + 1, degradation=degradation, **size)
+    look = None
+    if job["pairs"] == "estimated":
+        looks = {"patch": 48, "batch": 64, "steps": 1, "seed": options.seed}
+        (seen,) = crop_loader(unpaired, SCALE, degradation=degradation, **looks)
+        (sharp,) = crop_loader(paired, SCALE, **looks)
+        look = estimate_degradation(list(seen["lr"] * 255), list(sharp["hr"] * 255), SCALE)
+        job["estimate"] = "bicubic" if look is None else look.in_words()
+    loader = crop_loader(paired, SCALE, seed=options.seed, degradation=look, **size)
     path = locate_dual(get_preset(NETWORK), SCALE)
     assert path is not None
-    dual = load_dual(path, SCALE)
-    size = {"patch": job["patch"], "batch": job["batch"], "steps": job["steps"]}
-    loader = crop_loader(paired, SCALE, seed=options.seed, **size)
+    reader = BatchReader(loader, SCALE, 255.0, "cpu")
+    dual = load_dual(path, SCALE) if look is None else fit_dual(reader, SCALE, 255.0)
     values = {name: job[name] for name in ("steps", "lr")}
     if job["row"] == "fine-tuned on pairs":
         settings = TrainSettings(warmup=20, **values)
         return drc.train(model, loader, dual=dual, settings=settings, seed=options.seed)
-    strange = crop_loader(unpaired, SCALE, seed=options.seed + 1, degradation=degradation, **size)
-    without_hr = _WithoutHr(strange)
     settings = AdaptSettings(dual_weight=job["dual_weight"], **values)
+    without_hr = _WithoutHr(strange)
     return drc.adapt(model, loader, without_hr, dual=dual, settings=settings, seed=options.seed)
 
 
@@ -139,7 +154,7 @@ def _measured(
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default="nearest,blur")
-    parser.add_argument("--dual-weights", default="0.1,1,10")
+    parser.add_argument("--dual-weights", default="0.1,10")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patch", type=int, default=24)

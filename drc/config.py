@@ -266,10 +266,13 @@ class AdaptDataSettings(TrainDataSettings):
 
     Attributes:
         unpaired: folder of LR images, or a video file.
+        degradation: how the LR images of pairs are made: as for training, or as the images without
+            HR look, which `estimated` finds out.
         test_data: folder of such LR images with HR, to measure on; None to skip it.
     """
 
     unpaired: str | None = None
+    degradation: Literal["estimated", "bicubic", "iso", "aniso", "nearest", "blur"] = "estimated"  # type: ignore[assignment]
     test_data: str | None = None
 
     @field_validator("unpaired")

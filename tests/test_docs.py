@@ -22,12 +22,13 @@ import drc
 from drc.artifacts.checkpoint import Header
 from drc.artifacts.plan import Plan
 from drc.cli.app import app
-from drc.cli.options import _PLACES as PLACES
-from drc.config import RunSettings
+from drc.cli.options import PLACES, TRAINING_PLACES
+from drc.config import AdaptRun, RunSettings, TrainRun
 from drc.config_reader import load_settings
 from drc.graph import ids
 from drc.graph.sizes import OPS, SizeRule
 from drc.importance.base import list_criteria
+from drc.recipes import list_recipes, settings_of
 from drc.report.schema import Report
 from drc.strategies.base import list_strategies
 from drc.training.objective import TERMS
@@ -72,9 +73,13 @@ def options_of(command: str) -> set[str]:
     return {option for option in found if option.startswith("--")}
 
 
-def documented() -> dict[str, tuple[str, list[str], set[str]]]:
+TRAINING = ("train", "adapt")
+"""Commands that docs/training.md describes; commands.md describes the others."""
+
+
+def documented(name: str = "commands.md") -> dict[str, tuple[str, list[str], set[str]]]:
     """Option -> its default, its settings, and the commands that take it, as documented."""
-    table = rows(section("commands.md", "## Options"))
+    table = rows(section(name, "## Options"))
     return {
         names(option)[0]: (default, names(setting), set(commands.split(", ")))
         for option, default, setting, commands, _ in table
@@ -88,7 +93,9 @@ def test_every_command_is_documented_and_exists():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_are_those_of_the_command(command):
-    listed = {option for option, (_, _, commands) in documented().items() if command in commands}
+    name = "training.md" if command in TRAINING else "commands.md"
+    taken = documented(name).items()
+    listed = {option for option, (_, _, commands) in taken if command in commands}
     assert listed == options_of(command)
 
 
@@ -101,17 +108,45 @@ def test_options_land_in_the_settings_named_and_have_the_defaults_named():
                 assert default == str(value), option
 
 
-def test_settings_without_an_option_are_those_listed():
-    table = rows(section("commands.md", "## Settings files"))
+@pytest.mark.parametrize(
+    ("name", "kind", "places"),
+    [("commands.md", RunSettings, PLACES), ("training.md", TrainRun, TRAINING_PLACES)],
+)
+def test_settings_without_an_option_are_those_listed(name, kind, places):
+    table = rows(section(name, "## Settings files"))
     listed = {names(row[0])[0]: yaml.safe_load(row[1]) for row in table}
-    have_options = {place for places in PLACES.values() for place in places}
-    expected = {k: v for k, v in setting_defaults().items() if k not in have_options}
+    have_options = {place for found in places.values() for place in found}
+    expected = {k: v for k, v in setting_defaults(kind).items() if k not in have_options}
     assert listed == {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
 
 
-def setting_defaults() -> dict[str, object]:
+def test_training_options_have_the_settings_and_defaults_named():
+    for option, (default, settings, commands) in documented("training.md").items():
+        name = option.removeprefix("--").replace("-", "_")
+        assert tuple(settings) == TRAINING_PLACES.get(name, ()), option
+        kinds = {"train": TrainRun, "adapt": AdaptRun}
+        told = dict(part.split(" for ")[::-1] for part in default.split(", ") if " for " in part)
+        for command in commands:
+            for setting in settings:
+                value = setting_defaults(kinds[command])[setting]
+                if value is not None:
+                    assert told.get(command, default) == str(value), option
+
+
+def test_recipes_are_those_in_the_package():
+    table = rows(section("training.md", "## Recipes"))
+    keys = ("steps", "batch", "lr", "schedule", "warmup", "dual_weight", "ema")
+    for row in table:
+        scale, found = 4, settings_of(names(row[0])[0], None, 4)
+        told = [yaml.safe_load(cell) for cell in row[3:]]
+        assert int(row[2]) == found["train"]["patch"] * scale
+        assert told == [found["train"][key] for key in keys], row[0]
+    assert [names(row[0])[0] for row in table] == list_recipes()
+
+
+def setting_defaults(kind: type[BaseModel] = RunSettings) -> dict[str, object]:
     """Dotted name -> default of every setting."""
-    return dict(_leaves(RunSettings(model="drn_s").model_dump()))
+    return dict(_leaves(kind(model="drn_s").model_dump()))
 
 
 def _leaves(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

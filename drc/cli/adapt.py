@@ -15,6 +15,13 @@ _Unpaired = Annotated[
 _UnpairedBatch = Annotated[
     int | None, typer.Option(help="Crops of --unpaired per step, m [default: 8].")
 ]
+_Degradation = Annotated[
+    str | None,
+    typer.Option(
+        help="LR images of --data: estimated, bicubic, iso, aniso, nearest or blur "
+        "[default: estimated]."
+    ),
+]
 _TestData = Annotated[
     str | None,
     typer.Option(help="LR images of the new kind with HR, to measure on [default: none]."),
@@ -36,6 +43,7 @@ def command(
     unpaired: _Unpaired = None,
     unpaired_batch: _UnpairedBatch = None,
     data: o.TrainData = None,
+    degradation: _Degradation = None,
     test_data: _TestData = None,
     steps: _Steps = None,
     batch: _Batch = None,

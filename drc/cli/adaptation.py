@@ -18,6 +18,8 @@ from drc.cli.training import TrainSession, facts_of, finish
 from drc.config import AdaptRun
 from drc.data.batches import BatchReader, LrReader
 from drc.data.crops import crop_loader
+from drc.data.degrade import Degradation
+from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.unpaired import unpaired_loader
 from drc.errors import UsageError
@@ -35,6 +37,8 @@ _TITLES = {
     "ssim": "SSIM on the test images",
 }
 
+_ESTIMATED_PATCH, _ESTIMATED_CROPS = 48, 192
+
 _LOOKS = 16
 """Batches of unpaired crops on which the dual loss is told before and after."""
 
@@ -43,6 +47,24 @@ class AdaptSession(TrainSession):
     """A `TrainSession` with unpaired images. Its settings are an `AdaptRun`."""
 
     settings: AdaptRun
+    estimate: str | None = None
+
+    @cached_property
+    def degradation(self) -> Degradation | None:
+        """What makes the LR images of pairs; None for LR files or bicubic."""
+        if self.settings.data.degradation != "estimated":
+            return super().degradation
+        seed, scale = self.settings.seed, self.traits.scale
+        looks: dict[str, Any] = {
+            "patch": _ESTIMATED_PATCH, "batch": _ESTIMATED_CROPS, "steps": 1, "seed": seed
+        }  # fmt: skip
+        (new,) = unpaired_loader(str(self.settings.data.unpaired), **looks)
+        (sharp,) = crop_loader(self.images, scale, **looks)
+        found = estimate_degradation(list(new["lr"] * 255), list(sharp["hr"] * 255), scale)
+        words = "shrunk by the bicubic filter" if found is None else found.in_words()
+        self.display.log(f"the images without HR look {words}; those with HR are made likewise")
+        self.estimate = words
+        return found
 
     @cached_property
     def dual(self) -> AnyDual | None:
@@ -98,7 +120,7 @@ def run_adaptation(session: AdaptSession) -> None:
     after, the dual loss with the dual model that each network has.
     """
     settings, run = session.settings, session.run
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"degradation": session.estimate or settings.data.degradation}
     if is_main_process():
         facts["before"] = look(session, session.network)
 
@@ -156,7 +178,8 @@ def print_adaptation(session: AdaptSession, as_json: bool) -> None:
         return
     session.display.close()
     record = session.run.read_steps()[session.name]
-    facts = {**facts_of(session), "before": record["before"], "after": record["after"]}
+    told = ("degradation", "before", "after")
+    facts = {**facts_of(session), **{name: record[name] for name in told}}
     if as_json:
         print(json.dumps(facts, indent=2))
         return

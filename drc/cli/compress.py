@@ -32,6 +32,7 @@ def command(
     teacher: o.Teacher = None,
     rounds: o.Rounds = None,
     amp: o.Amp = None,
+    auto_batch: o.AutoBatch = None,
     checkpoint_every: o.CheckpointEvery = None,
     workers: o.Workers = None,
     device: o.Device = None,

@@ -17,6 +17,7 @@ def command(
     lr: o.LearningRate = None,
     teacher: o.Teacher = None,
     amp: o.Amp = None,
+    auto_batch: o.AutoBatch = None,
     checkpoint_every: o.CheckpointEvery = None,
     workers: o.Workers = None,
     device: o.Device = None,

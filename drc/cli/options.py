@@ -154,7 +154,7 @@ AutoBatch = Annotated[
 ]
 LogWith = Annotated[str | None, typer.Option(help="Tracker: tensorboard [default: none].")]
 
-_PLACES: dict[str, tuple[str, ...]] = {
+PLACES: dict[str, tuple[str, ...]] = {
     "model": ("model",),
     "weights": ("weights",),
     "dual": ("dual",),
@@ -183,11 +183,12 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "amp": ("finetune.amp",),
     "teacher": ("finetune.teacher",),
     "rounds": ("rounds",),
+    "auto_batch": ("finetune.auto_batch",),
     "checkpoint_every": ("finetune.checkpoint_every",),
 }
 
 
-_TRAINING_PLACES: dict[str, tuple[str, ...]] = {
+TRAINING_PLACES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("model", "weights", "dual", "scale", "device", "seed", "output")},
     "recipe": ("recipe",),
     **{
@@ -209,11 +210,11 @@ _TRAINING_PLACES: dict[str, tuple[str, ...]] = {
 
 def training_overrides(params: Mapping[str, Any]) -> dict[str, Any]:
     """Nest the options that were given as `TrainRun` nests them; the rest are left out."""
-    return overrides(params, _TRAINING_PLACES)
+    return overrides(params, TRAINING_PLACES)
 
 
 def overrides(
-    params: Mapping[str, Any], places: Mapping[str, tuple[str, ...]] = _PLACES
+    params: Mapping[str, Any], places: Mapping[str, tuple[str, ...]] = PLACES
 ) -> dict[str, Any]:
     """Nest the options that were given as `RunSettings` nests them; the rest are left out."""
     nested: dict[str, Any] = {}

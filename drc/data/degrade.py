@@ -38,9 +38,8 @@ _RANDOM: dict[tuple[str, int], tuple[int, float, float]] = {
     ("aniso", 2): (11, 0.6, 5.0),
     ("aniso", 4): (31, 0.6, 5.0),
 }
-_FIXED_SIDE = {"nearest": 1, "blur": 7}
+_SUBSAMPLES = ("nearest", "blur")
 _FIXED_SCALES = range(2, 9)
-_BLUR_SIGMA = 1.6
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,16 @@ class Degradation:
             Both at x2 to x8.
         scale: HR side over LR side.
         noise: standard deviation of Gaussian noise on the LR image, in 8-bit levels.
+        sigma: of `blur`, in HR pixels, above 0; its kernel reaches to two of them.
 
     Raises:
-        UsageError: no setting of that kind at that scale, or a noise outside 0..255.
+        UsageError: no setting of that kind at that scale, or a number out of its range.
     """
 
     kind: Kind
     scale: int
     noise: float = 0.0
+    sigma: float = 1.6
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -77,16 +78,20 @@ class Degradation:
             )
         if not 0 <= self.noise <= 255:
             raise UsageError(f"noise is in 8-bit levels, 0 to 255, not {self.noise}")
+        if not 0 < self.sigma < math.inf:
+            raise UsageError(f"the sigma of a blur is above 0, not {self.sigma}")
 
     @property
     def subsamples(self) -> bool:
         """Whether LR keeps one pixel of each block, rather than shrinking by the bicubic filter."""
-        return self.kind in _FIXED_SIDE
+        return self.kind in _SUBSAMPLES
 
     @property
     def kernel_size(self) -> int:
         """Side of the kernels in HR pixels; 1 where nothing is blurred."""
-        return _FIXED_SIDE[self.kind] if self.subsamples else _RANDOM[self.kind, self.scale][0]
+        if self.kind == "blur":
+            return max(3, 2 * math.ceil(2 * self.sigma) - 1)
+        return 1 if self.subsamples else _RANDOM[self.kind, self.scale][0]
 
     @property
     def margin(self) -> int:
@@ -100,7 +105,10 @@ class Degradation:
         if self.kind == "nearest":
             return f"subsampled without blur{noise}"
         if self.kind == "blur":
-            return f"blurred by a {side}x{side} Gaussian kernel and subsampled{noise}"
+            return (
+                f"blurred by a {side}x{side} Gaussian kernel of sigma {self.sigma:g} and subsampled"
+                f"{noise}"
+            )
         shape = {"iso": "isotropic", "aniso": "anisotropic"}[self.kind]
         return f"blurred by random {shape} {side}x{side} kernels{noise}"
 
@@ -108,7 +116,7 @@ class Degradation:
         """Draw a kernel: `(kernel_size, kernel_size)`, float64, sum 1. One generator state, one
         kernel; `nearest` and `blur` have one kernel and draw nothing."""
         if self.subsamples:
-            return gaussian_kernel(self.kernel_size, (_BLUR_SIGMA, _BLUR_SIGMA))
+            return gaussian_kernel(self.kernel_size, (self.sigma, self.sigma))
         setting = _RANDOM[self.kind, self.scale]
         if self.kind == "iso":
             return random_isotropic(*setting, generator)
