@@ -104,7 +104,7 @@ def _trained(
     strange = crop_loader(unpaired, SCALE, seed=options.seed + 1, degradation=degradation, **size)
     look = None
     if job["pairs"] == "estimated":
-        looks = {"patch": 48, "batch": 64, "steps": 1, "seed": options.seed}
+        looks = {"patch": 48, "batch": 192, "steps": 1, "seed": options.seed}
         (seen,) = crop_loader(unpaired, SCALE, degradation=degradation, **looks)
         (sharp,) = crop_loader(paired, SCALE, **looks)
         look = estimate_degradation(list(seen["lr"] * 255), list(sharp["hr"] * 255), SCALE)

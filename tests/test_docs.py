@@ -40,6 +40,10 @@ TEXTS = [ROOT / "README.md", *PAGES]
 COMMANDS = typer.main.get_command(app).commands
 
 
+SPEED = ("patches_per_second", "waiting")
+VALIDATION = ("validation", "validation_seconds")
+
+
 def page(name: str) -> str:
     return (DOCS / name).read_text("utf-8")
 
@@ -269,7 +273,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         ("## report.json", set(fields(Report))),
         ("## plan.yaml", set(fields(Plan))),
         ("## pruned.safetensors and finetuned.safetensors", set(fields(Header))),
-        ("## metrics.jsonl", {"step", *TERMS, "lr", "seconds"}),
+        ("## metrics.jsonl", {"step", *TERMS, *SPEED, "lr", "seconds", *VALIDATION}),
         ("## The cut", {"kept", *(f"sizes[].{f.name}" for f in dataclasses.fields(SizeRule))}),
     ],
 )

@@ -5,8 +5,8 @@ Photos differ from place to place, but the mean power spectrum of many is nearly
 before they were shrunk: where it falls faster, more was blurred away; where it falls more slowly,
 frequencies that LR cannot hold were folded back. Spectra know nothing of the phase: a shift by a
 part of a pixel stays unknown, and that of `nearest` is taken. Between two sets of a hundred photos
-the sigma found is off by up to 0.3 HR pixels at x4, and the bicubic filter looks much like a Gaussian
-of 1.6.
+the sigma found is off by up to 0.3 HR pixels at x4, and the bicubic filter looks much like a
+Gaussian of 1.6.
 """
 
 from __future__ import annotations
