@@ -47,7 +47,8 @@ def main() -> None:
     path = RESULTS / "adaptation.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
     for kind in options.kinds.split(","):
-        degradation = Degradation(kind, SCALE)  # type: ignore[arg-type]
+        name, _, sigma = kind.partition(":")
+        degradation = Degradation(name, SCALE, **({"sigma": float(sigma)} if sigma else {}))
         for job in _jobs(options):
             row: dict[str, Any] = {"degradation": kind, **job}
             asked = dict(row)
@@ -153,7 +154,7 @@ def _measured(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default="nearest,blur")
+    parser.add_argument("--kinds", default="nearest,blur:1.6,blur:2.5")
     parser.add_argument("--dual-weights", default="0.1,10")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)

@@ -1,0 +1,142 @@
+"""Our own weights of the papers' networks, and what compression makes of them.
+
+    drc train --config benchmarks/weights/NAME.yaml --data BSDS400 --output RUN
+    python benchmarks/own_weights.py store NAME RUN          # half precision, with its checksum
+    python benchmarks/own_weights.py measure NAME --ratios 0.3
+
+`measure` runs the tool's own command, `drc compress`, on the stored weights, and keeps what its report
+says: right after pruning and after recovery, on Set5 and Set14, beside the papers' figures. DCLS is
+measured on both sets blurred by random anisotropic kernels (`drc degrade`, seed 0).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import RESULTS, shared_folder, write_result
+from safetensors.torch import load_file, save_file
+
+from drc.artifacts.atomic import write_text
+from drc.report.paper import published_figures
+
+WEIGHTS = Path(__file__).parent / "weights"
+CHECKSUMS = WEIGHTS / "checksums.yaml"
+BLIND = ("dcls",)
+
+
+def main() -> None:
+    options = _options()
+    if options.what == "store":
+        store(options.name, options.run)
+    else:
+        for ratio in options.ratios.split(","):
+            measure(options.name, float(ratio), options)
+
+
+def store(name: str, run: Path) -> None:
+    """Keep a training's network and dual model in half precision, and how they came about."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = max((line for line in lines if "validation" in line), key=lambda x: x["validation"])
+    entry: dict[str, Any] = {
+        "training": {
+            "command": f"drc train --config benchmarks/weights/{name}.yaml --data BSDS400",
+            "steps": config["train"]["steps"],
+            "best_step": best["step"],
+            "held_out_psnr": best["validation"],
+            "seconds": round(lines[-1]["seconds"]),
+        }
+    }
+    for stem, file in (("trained", f"{name}_x4"), ("dual", f"{name}_x4_dual")):
+        source = run / f"{stem}.safetensors"
+        if not source.is_file():
+            continue
+        state = {k: v.half() if v.is_floating_point() else v for k, v in load_file(source).items()}
+        path = WEIGHTS / f"{file}.safetensors"
+        save_file(state, path)
+        entry[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    known = yaml.safe_load(CHECKSUMS.read_text()) if CHECKSUMS.is_file() else {}
+    write_text(CHECKSUMS, yaml.safe_dump({**(known or {}), name: entry}))
+
+
+def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
+    """Compress the stored weights and add the row to the result file."""
+    stored = yaml.safe_load(CHECKSUMS.read_text())[name]
+    row: dict[str, Any] = {"network": name, "ratio": ratio, "training": stored["training"]}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = _command(name, ratio, options, Path(folder))
+        subprocess.run([sys.executable, "-m", "drc", *command, "--output", run], check=True)
+        report = json.loads((run / "report.json").read_text())
+    for moment in ("before", "pruned", "after"):
+        side = report[moment]
+        row[moment] = {key: side[key] for key in ("params", "macs", "psnr", "ssim") if key in side}
+    for data in ("Set5", "Set14"):
+        images = [i for i in report["data"]["images"] if i["name"].startswith(f"{data}/")]
+        row[data] = {
+            key: round(statistics.fmean(i[key] for i in images), 4)
+            for key in ("psnr_before", "psnr_after", "ssim_before", "ssim_after")
+            if images
+        }
+    row["seconds"] = {step: facts["seconds"] for step, facts in report["steps"].items()}
+    row["recovery"] = report["data"]["recovery"]
+    row["command"] = "drc " + " ".join(str(part) for part in command if str(part) != folder)
+    row["papers"] = [f for f in published_figures() if f["model"].startswith(name)]
+    path = RESULTS / "own_weights.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    rows = [old for old in rows if (old["network"], old["ratio"]) != (name, ratio)]
+    write_result("own_weights", {"rows": sorted([*rows, row], key=lambda r: (r["network"], r["ratio"]))})
+    print({key: row[key] for key in ("network", "ratio", "before", "pruned", "after")}, flush=True)
+
+
+def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path) -> list[Any]:
+    data = shared_folder() / "data"
+    test = data / "benchmark"
+    command = [
+        "compress", "--weights", WEIGHTS / f"{name}_x4.safetensors", "--data", data / "BSDS400",
+        "--ratio", ratio, "--steps", options.steps, "--batch", options.batch, "--patch",
+        options.patch, "--amp", options.amp,
+    ]  # fmt: skip
+    dual = WEIGHTS / f"{name}_x4_dual.safetensors"
+    if dual.is_file():
+        command += ["--dual", dual]
+    settings: dict[str, Any] = {}
+    if name in BLIND:
+        settings["data"] = {"degradation": "aniso"}
+        test = folder / "blind"
+        for part in ("Set5", "Set14"):
+            make = ["degrade", data / "benchmark" / part / "HR", test / part, "--quiet"]
+            subprocess.run([sys.executable, "-m", "drc", *map(str, make)], check=True)
+    if not dual.is_file():
+        settings["finetune"] = {"dual_weight": 0}
+    if settings:
+        config = folder / "settings.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        command += ["--config", config]
+    return [str(part) for part in [*command, "--test-data", test]]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("store", "measure"))
+    parser.add_argument("name")
+    parser.add_argument("run", type=Path, nargs="?", help="of `store`: the folder of the training")
+    parser.add_argument("--ratios", default="0.3")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--patch", type=int, default=24)
+    parser.add_argument("--amp", default="bf16")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
