@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from drc import __version__
 from drc.cli import bench, compress, degrade, demo, finetune, inspect, models, prune, report, search
-from drc.cli.errors import INTERRUPTED, explain
+from drc.cli.errors import INTERRUPTED, explain, is_told_elsewhere
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
@@ -27,7 +27,8 @@ class Commands(TyperGroup):
             if explained is None:
                 raise
             line, code = explained
-            print(line, file=sys.stderr)
+            if not is_told_elsewhere(error):
+                print(line, file=sys.stderr)
             raise typer.Exit(code) from error
 
 

@@ -24,7 +24,7 @@ from drc.training.feed import Batch, Feed, LoaderSource
 from drc.training.interrupt import Interruption
 from drc.training.metrics import Meter, MetricsFile
 from drc.training.objective import TERMS, Objective
-from drc.training.processes import join_processes, share_of
+from drc.training.processes import apart, join_processes, losses_told, share_of
 from drc.training.randomness import RandomState, isolated
 from drc.training.resume import identify, read_checkpoint, write_checkpoint
 from drc.training.schedule import learning_rate
@@ -88,7 +88,7 @@ def finetune(
     if resume and checkpoint is None:
         raise UsageError("resuming needs the path of a checkpoint")
     accelerator, where = join_processes(resolve_device(device))
-    with isolated(seed + accelerator.process_index, where):
+    with isolated(seed + accelerator.process_index, where), apart():
         run = _Run(accelerator, where, model, loader, teacher, dual, settings, seed, checkpoint)
         if resume and checkpoint is not None and checkpoint.exists():
             run.load(checkpoint)
@@ -149,6 +149,10 @@ class _Run:
 
     def train(self, metrics: MetricsFile, progress: Progress | None) -> None:
         """Do the steps that are left."""
+        with losses_told(lambda: self.done, lambda: self.saved, self.checkpoint):
+            self._train(metrics, progress)
+
+    def _train(self, metrics: MetricsFile, progress: Progress | None) -> None:
         network = WithKernel(self.student) if self.objective.kernel else self.student
         wrapped = self.accelerator.prepare_model(network)
         if self.settings.train_dual and self.objective.dual is not None:
