@@ -4,9 +4,9 @@
     python benchmarks/own_weights.py store NAME RUN          # half precision, with its checksum
     python benchmarks/own_weights.py measure NAME --ratios 0.3
 
-`measure` runs the tool's own command, `drc compress`, on the stored weights, and keeps what its report
-says: right after pruning and after recovery, on Set5 and Set14, beside the papers' figures. DCLS is
-measured on both sets blurred by random anisotropic kernels (`drc degrade`, seed 0).
+`measure` runs the tool's own command, `drc compress`, on the stored weights, and keeps what its
+report says: right after pruning and after recovery, on Set5 and Set14, beside the papers' figures.
+DCLS is measured on both sets blurred by random anisotropic kernels (`drc degrade`, seed 0).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from common import RESULTS, shared_folder, write_result
 from safetensors.torch import load_file, save_file
 
 from drc.artifacts.atomic import write_text
-from drc.report.paper import published_figures
+from drc.report.paper import published
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = WEIGHTS / "checksums.yaml"
@@ -90,11 +91,13 @@ def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
     row["seconds"] = {step: facts["seconds"] for step, facts in report["steps"].items()}
     row["recovery"] = report["data"]["recovery"]
     row["command"] = "drc " + " ".join(str(part) for part in command if str(part) != folder)
-    row["papers"] = [f for f in published_figures() if f["model"].startswith(name)]
+    row["papers"] = [asdict(f) for f in published() if name in (f.model, f.dense)]
     path = RESULTS / "own_weights.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
     rows = [old for old in rows if (old["network"], old["ratio"]) != (name, ratio)]
-    write_result("own_weights", {"rows": sorted([*rows, row], key=lambda r: (r["network"], r["ratio"]))})
+    write_result(
+        "own_weights", {"rows": sorted([*rows, row], key=lambda r: (r["network"], r["ratio"]))}
+    )
     print({key: row[key] for key in ("network", "ratio", "before", "pruned", "after")}, flush=True)
 
 

@@ -29,6 +29,7 @@ from drc.pipeline import (
     plan_front,
     validated,
 )
+from drc.processes import is_first, lead, together
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
 from drc.rounds import default_rounds
@@ -141,11 +142,12 @@ def search(
     )  # fmt: skip
     notes: list[str] = []
     uses_data = strategy not in strategies.DATA_FREE
-    calibration = calibrate(
-        model, loader, dual, settings, device, seed, progress, notes, fit=uses_data
-    )
-    front = plan_front(model, calibration, settings, notes)
-    for reason in front.missed.values():
+    with together(device) as where:
+        calibration = calibrate(
+            model, loader, dual, settings, where, seed, progress, notes, fit=uses_data
+        )
+        front = plan_front(model, calibration, settings, notes)
+    for reason in front.missed.values() if is_first() else ():
         warnings.warn(reason, stacklevel=2)
     return front.plans if isinstance(ratio, Sequence) else front.plans[0]
 
@@ -190,10 +192,12 @@ def prune(
     uses_data = importance not in criteria.DATA_FREE
     if loader is None and uses_data:
         raise UsageError(f"{importance} needs calibration batches; pass a loader")
-    calibration = calibrate(
-        model, loader or [], dual, settings, device, seed, progress, fit=uses_data
-    )
-    return cut_by_plan(model, calibration, plan, importance, reconstruct and loader is not None)
+    with together(device) as where:
+        calibration = calibrate(
+            model, loader or [], dual, settings, where, seed, progress, fit=uses_data
+        )
+        refits = reconstruct and loader is not None
+        return cut_by_plan(model, calibration, plan, importance, refits)
 
 
 def finetune(
@@ -309,24 +313,27 @@ def compress(
         raise UsageError(f"rounds is {rounds}; it takes 1 or 2")
     recovery = finetune_settings or FinetuneSettings()
     teacher = _teacher(model, teacher, recovery)
-    job = Job(
-        loader, importance, reconstruct, model if teacher is None else teacher, dual, recovery,
-        device, seed, progress,
-    )  # fmt: skip
-    twice = (rounds or default_rounds(settings.ratio)) == 2
-    made = (job.twice if twice else job.once)(model, settings, steps)
-    networks = Networks(before=model, pruned=made.pruned, recovered=made.recovered)
     taught = in_words("the dense network" if teacher is None else teacher, recovery)
-    story = Story(
-        command="drc.compress",
-        weights="as given",
-        importance=importance,
-        calibration=f"{patches} crops of the given loader",
-        recovery=f"{steps} steps on the given loader, {taught}" if steps else "not run",
-        steps=job.seconds,
-        notes=tuple(job.notes),
-    )
-    report = collect(networks, made.plan, story, test=test, device=device, progress=progress)
+    twice = (rounds or default_rounds(settings.ratio)) == 2
+    with together(device) as where:
+        job = Job(
+            loader, importance, reconstruct, model if teacher is None else teacher, dual, recovery,
+            where, seed, progress,
+        )  # fmt: skip
+        made = (job.twice if twice else job.once)(model, settings, steps)
+        story = Story(
+            command="drc.compress",
+            weights="as given",
+            importance=importance,
+            calibration=f"{patches} crops of the given loader",
+            recovery=f"{steps} steps on the given loader, {taught}" if steps else "not run",
+            steps=job.seconds,
+            notes=tuple(job.notes),
+        )
+        networks = Networks(before=model, pruned=made.pruned, recovered=made.recovered)
+        report = lead(
+            lambda: collect(networks, made.plan, story, test=test, device=where, progress=progress)
+        )
     return Result(made.model, made.plan, report)
 
 

@@ -14,10 +14,9 @@ from drc.artifacts.plan import Plan
 from drc.config import SearchSettings
 from drc.config_training import FinetuneSettings
 from drc.models.dual import AnyDual
-from drc.pipeline import Loader, calibrate, cut_by_plan, plan_widths
+from drc.pipeline import Loader, calibrate, check_goal, cut_by_plan, plan_widths
 from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_ratio
 from drc.runtime import Progress
-from drc.strategies.budget import pose
 from drc.training.loop import finetune
 
 Outcome = TypeVar("Outcome")
@@ -53,7 +52,8 @@ class Job:
         teacher: what recovery learns from, in both rounds.
         dual: the dual model; where it is None, the first calibration fits one.
         recovery: settings of the recovery, less its steps.
-        device, seed, progress: as for `drc.compress`.
+        device: that of this process.
+        seed, progress: as for `drc.compress`.
         notes: what a reader of the report should know.
         seconds: step -> the wall time it took.
     """
@@ -64,7 +64,7 @@ class Job:
     teacher: nn.Module
     dual: AnyDual | None
     recovery: FinetuneSettings
-    device: str | torch.device
+    device: torch.device
     seed: int
     progress: Progress | None
     notes: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Job:
         )  # fmt: skip
         self.dual = calibration.dual
         if goal is not None:
-            pose(calibration, goal, []).check_reachable()
+            check_goal(calibration, goal)
         plan = self._timed(
             f"{title}search", lambda: plan_widths(model, calibration, settings, self.notes)
         )

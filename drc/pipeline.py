@@ -20,10 +20,11 @@ from drc.graph.inputs import example_input
 from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
 from drc.graph.trace import trace
 from drc.graph.verify import check
-from drc.importance.base import Calibration, keep_best, score
+from drc.importance.base import Calibration, helper, keep_best, score
 from drc.importance.dual_taylor import single_crops
 from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
+from drc.processes import lead
 from drc.reconstruct.refit import refit
 from drc.runtime import Progress, resolve_device, seed_everything
 from drc.strategies.budget import meet, pose
@@ -56,9 +57,11 @@ def calibrate(
     traits = get_traits(model)
     reader = BatchReader(loader, traits.scale, traits.value_range, where, channels=traits.channels)
     if dual is None and fit and settings.dual_weight:
-        dual = fit_dual(
-            reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
-            device=where, progress=progress,
+        dual = lead(
+            lambda: fit_dual(
+                reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
+                device=where, progress=progress,
+            ).cpu()
         )  # fmt: skip
         if notes is not None:
             notes.append(
@@ -79,6 +82,17 @@ def calibrate(
 
 
 def plan_widths(
+    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
+) -> Plan:
+    """The plan for the one ratio of the settings; the same in all processes.
+
+    Raises:
+        BudgetError: no widths meet the budget.
+    """
+    return lead(lambda: _plan_widths(model, calibration, settings, notes), helper(calibration))
+
+
+def _plan_widths(
     model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
 ) -> Plan:
     graph, notes = calibration.graph, list(notes)
@@ -126,11 +140,23 @@ def plan_front(
 ) -> Front:
     """A plan for each of `settings.ratios`, each as a search for it alone finds it.
 
-    What a strategy has read off the calibration data for one ratio serves the others.
+    What a strategy has read off the calibration data for one ratio serves the others. All
+    processes get the plans of the first.
 
     Raises:
         BudgetError: none of the ratios can be reached.
     """
+    return lead(lambda: _plan_front(model, calibration, settings, notes), helper(calibration))
+
+
+def check_goal(calibration: Calibration, goal: SearchSettings) -> None:
+    """Raise BudgetError when a later round cannot reach `goal`."""
+    lead(lambda: pose(calibration, goal, []).check_reachable())
+
+
+def _plan_front(
+    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
+) -> Front:
     device = next(calibration.model.parameters()).device
     state = RandomState.capture(device)
     front = Front([], {})
@@ -138,7 +164,7 @@ def plan_front(
         state.restore(device)
         try:
             alone = settings.model_copy(update={"ratio": ratio, "front": ()})
-            front.plans.append(plan_widths(model, calibration, alone, notes))
+            front.plans.append(_plan_widths(model, calibration, alone, notes))
         except BudgetError as error:
             front.missed[ratio] = str(error)
     if not front.plans:
@@ -162,14 +188,26 @@ def cut_by_plan(
     check_plan(model, plan)
     _check_groups(calibration.graph, plan)
     calibration.widths = {name: width.keep for name, width in plan.groups.items()}
-    scores = score(importance, calibration)
-    keep = keep_best(scores, calibration.widths)
-    image = example_input(calibration.model, get_traits(model).channels)
+    keep, weights = lead(
+        lambda: _rank_and_refit(calibration, calibration.widths or {}, importance, reconstruct),
+        helper(calibration),
+    )
+    small = cut(calibration.model, calibration.graph, keep).eval()
+    small.load_state_dict(weights)
+    return small.to(next(model.parameters()).device)
+
+
+def _rank_and_refit(
+    calibration: Calibration, widths: dict[str, int], importance: str, reconstruct: bool
+) -> tuple[KeepSets, dict[str, torch.Tensor]]:
+    """What stays, and the weights of the network that is left."""
+    keep = keep_best(score(importance, calibration), widths)
+    image = example_input(calibration.model, get_traits(calibration.model).channels)
     check(calibration.model, calibration.graph, keep, image)
     small = cut(calibration.model, calibration.graph, keep).eval()
     if reconstruct:
         _refit(calibration, small, keep)
-    return small.to(next(model.parameters()).device)
+    return keep, small.cpu().state_dict()
 
 
 def _refit(calibration: Calibration, small: nn.Module, keep: KeepSets) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(p for p in (ROOT / "examples").iterdir() if p.suffix in (".py", ".sh"))
+CLUSTER = ROOT / "examples" / "slurm.sh"  # needs a scheduler
 
 # What a script prints when it has done what it is for; every script has an entry.
 PRINTS = {
@@ -28,7 +29,7 @@ PRINTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [p for p in SCRIPTS if p != CLUSTER], ids=lambda p: p.name)
 def test_example(script, tmp_path):
     interpreter = "bash" if script.suffix == ".sh" else sys.executable
     # The command belongs to this Python, whatever else is installed; nothing is to be downloaded.
@@ -46,6 +47,11 @@ def test_example(script, tmp_path):
     assert result.returncode == 0, result.stderr
     for text in PRINTS[script.name]:
         assert text in result.stdout
+
+
+def test_the_cluster_script_is_the_one_on_its_page_and_bash_can_read_it():
+    subprocess.run(["bash", "-n", CLUSTER], check=True)
+    assert CLUSTER.read_text() in (ROOT / "docs" / "many_processes.md").read_text("utf-8")
 
 
 def test_every_example_is_listed_in_the_documentation():

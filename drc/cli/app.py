@@ -24,7 +24,7 @@ from drc.cli import (
     search,
     train,
 )
-from drc.cli.errors import INTERRUPTED, explain
+from drc.cli.errors import INTERRUPTED, explain, is_told_elsewhere
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
@@ -40,7 +40,8 @@ class Commands(TyperGroup):
             if explained is None:
                 raise
             line, code = explained
-            print(line, file=sys.stderr)
+            if not is_told_elsewhere(error):
+                print(line, file=sys.stderr)
             raise typer.Exit(code) from error
 
 

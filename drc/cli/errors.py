@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
+from drc.cli.display import is_main_process
 from drc.errors import DrcError
 
 FAILED, INTERRUPTED = 1, 130
@@ -26,6 +28,12 @@ _REFUSALS = {
 }
 
 
+_OUT_OF_MEMORY = (
+    "error: out of memory; use a smaller --batch or --patch, --auto-batch where the command takes "
+    "it, or --device cpu"
+)
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a sentence that says what is kept and how to go on."""
 
@@ -40,8 +48,21 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = f" {error.filename}" if error.filename else ""
         return f"error: cannot read or write{where}: {error.strerror}", FAILED
     if isinstance(error, MemoryError) or _is_out_of_device_memory(error):
-        return "error: out of memory; use a smaller --batch or --patch, or --device cpu", FAILED
+        return _OUT_OF_MEMORY, FAILED
     return None
+
+
+def is_told_elsewhere(error: BaseException) -> bool:
+    """Whether another process of the job prints the error: the first, for all that have it.
+
+    Before they have met, as for a wrong setting, the first of every machine prints it.
+    """
+    processes = sys.modules.get("drc.processes")
+    if is_main_process():
+        return False
+    if processes is None or not processes.is_joined():
+        return os.environ.get("LOCAL_RANK", "0") != "0"
+    return bool(processes.is_told(error))
 
 
 def _is_out_of_device_memory(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Recover the quality, with the dense network or another as teacher.
 
-    Runs in one process, or in several under `torchrun --nproc-per-node N -m drc finetune`.
+    Runs in one process, or in several under `torchrun --nproc-per-node N -m -- drc finetune`.
 
     Example: drc finetune --steps 1000
     """

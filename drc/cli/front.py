@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drc.cli.display import is_main_process
+
 if TYPE_CHECKING:
     from drc.artifacts.plan import Plan
     from drc.cli.session import Session
@@ -22,6 +24,8 @@ def print_front(session: Session, front: Front, first: dict[str, Any], as_json: 
         first: what a search for the first plan alone would print.
         as_json: print JSON: `first`, with `plans` and `missed`.
     """
+    if not is_main_process():
+        return
     session.display.close()  # the bars stand above the results, not below
     seconds = session.run.read_steps()["search"]["seconds"]
     head = {"run": str(session.run.path), "step": "search", "seconds": seconds, **first}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from drc.cli.session import Session
+    from drc.cli.training import TrainSession
 
 # A run has one of each, from its search on.
 _FIXED = (
@@ -49,21 +49,22 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
         return
     if params.get("run") is not None:
         raise UsageError("--run is for --resume; name a new run's folder with --output")
-    _refuse_launcher(command)
     settings = load_settings(params.get("config"), overrides(params))
     with _session(settings, params, command) as session:
-        session.check()
+        from drc.processes import lead
+
+        check(session)
         # Later steps refuse a network that has changed its scale meanwhile.
         fixed = {"scale": session.scale, "rounds": session.rounds}
         settings = session.settings = settings.model_copy(update=fixed)
-        session.folder = RunFolder.create(
-            settings.output, session.name, session.scale, session.plain_settings()
-        )
+        new = settings.output, session.name, session.scale, session.plain_settings()
+        session.folder = lead(lambda: RunFolder.create(*new))
         session.display.log(f"run folder: {session.run.path}")
         try:
             yield session
         except Exception:
-            _discard_without_plan(session.run)
+            if is_main_process():
+                _discard_without_plan(session.run)
             raise
 
 
@@ -78,8 +79,6 @@ def old_run(
         params: the options given.
         same_settings: refuse options that differ from what the run was started with.
     """
-    if command != "drc finetune":
-        _refuse_launcher(command)
     if same_settings and params.get("output") is not None:
         raise UsageError("--output names a new run; go on with an old one by --run")
     run = RunFolder.find(params.get("run"))
@@ -100,7 +99,7 @@ def old_run(
         )
     with _session(settings, params, command) as session:
         session.folder = run
-        session.check()
+        check(session)
         changes = settings != stored and is_main_process()
         resumable = command == "drc finetune"
         if changes and resumable:
@@ -122,17 +121,23 @@ def flat(settings: BaseModel) -> dict[str, Any]:
 @contextmanager
 def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> Iterator[Session]:
     from drc.cli.session import Session  # only now: a wrong option is told without torch's delay
+    from drc.processes import together
 
     display = Display(bool(params["quiet"]))
     try:
-        yield Session(settings, display, command)
+        with together(settings.device):
+            yield Session(settings, display, command)
     finally:
         display.close()
 
 
-def _refuse_launcher(command: str) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(f"{command} runs in one process; only drc finetune takes several")
+def check(session: Session | TrainSession) -> None:
+    """Check the inputs in all processes, the first going ahead, as it may have to download."""
+    from drc.processes import lead
+
+    lead(session.check)
+    if not is_main_process():
+        session.check()
 
 
 def _discard_without_plan(run: RunFolder) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from drc.artifacts.run_folder import RunFolder
-from drc.cli.display import Display
-from drc.cli.launch import flat
+from drc.cli.display import Display, is_main_process
+from drc.cli.launch import check, flat
 from drc.cli.options import training_overrides
 from drc.config import TrainRun
 from drc.config_reader import load_settings
@@ -45,16 +45,19 @@ def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> 
     display = Display(bool(params["quiet"]))
     try:
         session = _session_class(name)(settings, display, name, run)
-        session.check()
-        if run is None:
-            session.folder = session.new_folder(_KINDS[name])
-        display.log(f"run folder: {session.run.path}")
-        try:
-            yield session
-        except Exception:
+        from drc.processes import lead, together
+
+        with together(settings.device):
+            check(session)
             if run is None:
-                _discard_without_checkpoint(session.run)
-            raise
+                session.folder = lead(lambda: session.new_folder(_KINDS[name]))
+            display.log(f"run folder: {session.run.path}")
+            try:
+                yield session
+            except Exception:
+                if run is None and is_main_process():
+                    _discard_without_checkpoint(session.run)
+                raise
     finally:
         display.close()
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def print_report(report: Report, as_json: bool) -> None:
     """The whole report: the table, or the JSON of `drc.report.schema`."""
+    if not is_main_process():
+        return
     if as_json:
         print(report.to_json())
         return

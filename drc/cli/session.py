@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from drc.models.dual import DualModel
 from drc.models.dual_weights import load_dual
 from drc.models.resolve import open_network, open_saved, open_teacher
 from drc.models.traits import Traits, get_traits
+from drc.processes import exchange, lead
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
 from drc.runtime import resolve_device, seed_everything
 from drc.strategies.base import get_strategy
@@ -90,9 +91,8 @@ class Session:
         }
         first = Session(settings.model_copy(update=changes), self.display, self.command)
         first.whole = self
-        if not run.steps_path.exists():
-            run = RunFolder.create(run.path, self.name, self.scale, first.plain_settings())
-        first.folder = run
+        new = run.path, self.name, self.scale, first.plain_settings()
+        first.folder = lead(lambda: run if run.steps_path.exists() else RunFolder.create(*new))
         return first
 
     @cached_property
@@ -242,7 +242,7 @@ class Session:
 
     @contextmanager
     def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:
-        """Time a step and record it; the dict given is for its further facts.
+        """Time and record a step, which all processes leave together; yields its further facts.
 
         Args:
             name: as `steps.json` calls it.
@@ -261,13 +261,11 @@ class Session:
             raise Interrupted(self._how_to_go_on(name)) from None
         finally:
             seconds = round(time.perf_counter() - start, 3)
-            record = {"seconds": seconds, "finished": finished, **facts}
+            with nullcontext() if finished else suppress(DrcError):  # the first error shows
+                self.record(name, {"seconds": seconds, "finished": finished, **facts})
             if finished:
-                self.record(name, record)
                 self.display.log(f"{title} took {seconds:.1f} s")
-            else:
-                with suppress(DrcError):  # the first error is the one to show
-                    self.record(name, record)
+                exchange()
 
     def take_ratio(self, ratio: float) -> None:
         """Make `ratio`, one of several that were searched, that of the run from now on."""
@@ -275,7 +273,8 @@ class Session:
         if ratio != search.ratio:
             search = search.model_copy(update={"ratio": ratio})
             self.settings = self.settings.model_copy(update={"search": search})
-            self.run.write_config(self.plain_settings())
+            if is_main_process():
+                self.run.write_config(self.plain_settings())
 
     def plain_settings(self) -> dict[str, Any]:
         """The settings as `config.yaml` holds them."""

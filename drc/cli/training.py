@@ -143,8 +143,6 @@ class TrainSession:
     def new_folder(self, kind: str) -> RunFolder:
         """Make the run folder, with the list of the training images."""
         settings = self.settings
-        fixed = {"scale": self.traits.scale}
-        self.settings = settings = settings.model_copy(update=fixed)
         plain = settings.model_dump(mode="json", exclude={"output"})
         run = RunFolder.create(settings.output, self.label, self.traits.scale, plain, kind)
         write_inventory(run.inventory_path, self.images)

@@ -16,6 +16,7 @@ from drc.errors import UsageError, unknown_name
 from drc.graph.groups import ChannelGraph
 from drc.models.dual import AnyDual
 from drc.models.traits import get_traits
+from drc.processes import helped
 from drc.runtime import Progress
 
 Scores = dict[str, np.ndarray]
@@ -37,7 +38,8 @@ class Calibration:
         seed: for criteria that draw numbers.
         progress: told about every crop.
         widths: how many atoms of each group will stay, where that is decided already.
-        crop_passes: crops that went forward and backward so far; whoever sends them adds them.
+        crop_passes: crops that went forward and backward so far, in whichever process of the
+            job; whoever sends them adds them.
         settings: of the ranking, for criteria that have some of their own.
     """
 
@@ -69,9 +71,12 @@ DATA_FREE: set[str] = set()
 BY_WIDTHS: set[str] = set()
 """Names of the criteria whose scores depend on how many atoms will stay."""
 
+BY_CROPS: set[str] = set()
+"""Names of the criteria that sum over crops, which several processes deal among themselves."""
+
 
 def register(
-    name: str, data_free: bool = False, by_widths: bool = False
+    name: str, data_free: bool = False, by_widths: bool = False, by_crops: bool = False
 ) -> Callable[[Criterion], Criterion]:
     """Register the decorated criterion under the name users type.
 
@@ -79,6 +84,8 @@ def register(
         name: that name.
         data_free: it looks at no images.
         by_widths: its scores depend on `calibration.widths`.
+        by_crops: it takes its crops from `gate_gradients` and adds up what they tell over all
+            processes; any other criterion runs in the first process alone.
     """
 
     def add(criterion: Criterion) -> Criterion:
@@ -86,6 +93,8 @@ def register(
             DATA_FREE.add(name)
         if by_widths:
             BY_WIDTHS.add(name)
+        if by_crops:
+            BY_CROPS.add(name)
         if name in _CRITERIA:
             raise ValueError(f"a criterion named {name!r} is already registered")
         _CRITERIA[name] = criterion
@@ -118,15 +127,30 @@ def score(name: str, calibration: Calibration) -> Scores:
     criterion = get_criterion(name)
     place = f"{name} {calibration.widths}" if name in BY_WIDTHS else name
     if place not in calibration.cache:
-        calibration.cache[place] = criterion(calibration)
+        if name in BY_CROPS:
+            request = (name, calibration.widths, calibration.settings)
+            found = helped(lambda: criterion(calibration), *request)
+        else:
+            found = criterion(calibration)
+        calibration.cache[place] = found
         for group in calibration.graph.groups:
-            found = np.shape(calibration.cache[place].get(group.name, ()))
-            if found != (group.blocks, group.size):
+            shape = np.shape(found.get(group.name, ()))
+            if shape != (group.blocks, group.size):
                 raise UsageError(
-                    f"the importance criterion {name} gives scores of shape {found} for group "
+                    f"the importance criterion {name} gives scores of shape {shape} for group "
                     f"{group.name}; it has {group.blocks} blocks of {group.size} channels"
                 )
     return calibration.cache[place]
+
+
+def helper(calibration: Calibration) -> Callable[..., object]:
+    """What the other processes do for `score` in the first: the same, with a calibration alike."""
+
+    def help(name: str, widths: dict[str, int] | None, settings: PruneSettings) -> None:
+        calibration.widths, calibration.settings = widths, settings
+        get_criterion(name)(calibration)
+
+    return help
 
 
 def keep_best(scores: Scores, widths: dict[str, int]) -> dict[str, list[list[int]]]:

@@ -26,7 +26,7 @@ DAMPING = 1e-3
 """Added to the diagonal of A, relative to its mean; the refit has the same pull."""
 
 
-@register("dual_obs")
+@register("dual_obs", by_crops=True)
 def dual_obs(calibration: Calibration) -> Scores:
     """What removing each channel adds to the loss when all cheaper ones are gone already.
 

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from drc.errors import DataError, TrainingError
 from drc.graph.groups import Group, Slice
 from drc.importance.base import Calibration, Scores, register
+from drc.messages import size
+from drc.processes import deal, in_order, is_first
 from drc.runtime import eval_mode
 from drc.training.losses import Outputs, dual_regression_loss
 
 Objective = Callable[[Calibration, Outputs, Tensor, Tensor], Tensor]
 
 
-@register("dual_taylor")
+@register("dual_taylor", by_crops=True)
 def dual_taylor(calibration: Calibration) -> Scores:
     """Mean over single crops of the squared gate gradient, in squared units of the loss."""
     return mean_gate_power(calibration, 2)
@@ -35,26 +37,29 @@ def mean_gate_power(calibration: Calibration, power: int) -> Scores:
     """Mean over the calibration crops, one by one, of |dL/dgate| to a power."""
     groups = calibration.graph.groups
     totals = {group.name: np.zeros((group.blocks, group.size)) for group in groups}
-    count = 0
-    for gradients in gate_gradients(calibration):
+    crops = in_order(list(gate_gradients(calibration)))
+    for gradients in crops:
         for group, gradient in zip(groups, gradients, strict=True):
             totals[group.name] += np.abs(gradient) ** power
-        count += 1
-    return {name: total / max(1, count) for name, total in totals.items()}
+    return {name: total / max(1, len(crops)) for name, total in totals.items()}
 
 
 def gate_gradients(
     calibration: Calibration,
     gates: list[list[Slice]] | None = None,
     objective: Objective | None = None,
-) -> Iterator[list[np.ndarray]]:
-    """For each calibration crop, dL/dgate of every channel: `(blocks, atoms)` per group.
+    before: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The number of a crop and its dL/dgate of every channel: `(blocks, atoms)` per group.
+
+    One process goes through all calibration crops; several deal them among themselves.
 
     Args:
         calibration: network, groups and data.
         gates: per group, the slices that carry its gates; None for those of `gate_slices`.
         objective: what to derive, as `objective(calibration, outputs, lr, hr)`; None for the dual
             regression loss.
+        before: told the number of each crop before it goes through the network.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -68,18 +73,21 @@ def gate_gradients(
     try:
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in needed)
-        for done, (lr, hr) in enumerate(single_crops(calibration)):
+        for number, (lr, hr) in dealt_crops(calibration):
+            if before is not None:
+                before(number)
             # Through the image everything is reached, also what only hooks ask for.
             image = lr.clone().requires_grad_()
             with eval_mode(model):
                 outputs = calibration.model(image.clone())
                 loss = (objective or regression_loss)(calibration, outputs, lr, hr)
                 *found, _ = torch.autograd.grad(loss, [*tensors, image], allow_unused=True)
-            calibration.crop_passes += 1
             pulls = _pulls(needed, tensors, found, readers)
-            yield [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
-            if calibration.progress:
-                calibration.progress("sensitivity", done + 1, calibration.patches, {})
+            yield number, [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
+            if calibration.progress and is_first():
+                done = min(number + size(), calibration.patches)
+                calibration.progress("sensitivity", done, calibration.patches, {})
+        calibration.crop_passes += calibration.patches
     finally:
         for name, parameter in parameters.items():
             parameter.requires_grad_(required[name])
@@ -131,6 +139,21 @@ def single_crops(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
         DataError: there are none.
     """
     return itertools.islice(_endless(calibration), calibration.patches)
+
+
+def dealt_crops(calibration: Calibration) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """The crops of `single_crops` that are this process's, with their numbers, on its device.
+
+    Raises:
+        DataError: there are none.
+    """
+    device = next(calibration.model.parameters()).device
+    if size() == 1:
+        yield from enumerate(single_crops(calibration))
+        return
+    crops = (tuple(x.cpu().clone() for x in crop) for crop in single_crops(calibration))
+    for number, (lr, hr) in deal(crops):
+        yield number, (lr.to(device), hr.to(device))
 
 
 def _endless(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,7 +11,7 @@ from drc.importance.base import Calibration, Scores, register
 from drc.importance.taylor import primal_gate_power
 
 
-@register("fisher")
+@register("fisher", by_crops=True)
 def fisher(calibration: Calibration) -> Scores:
     """Mean over single crops of the squared gate gradient of the primal loss, its units squared."""
     return primal_gate_power(calibration, 2)

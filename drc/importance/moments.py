@@ -13,7 +13,10 @@ from drc.graph.groups import Slice
 from drc.graph.readers import LinearMap, called_once, columns_at, places, rows_at
 from drc.importance.base import Calibration
 from drc.importance.dual_taylor import gate_gradients, gate_slices, single_crops
+from drc.importance.exact_sum import ExactSum
+from drc.messages import exchange
 from drc.models.traits import sr_images
+from drc.processes import in_order, of_first
 from drc.runtime import forward_hooks
 from drc.training.losses import Outputs
 
@@ -29,12 +32,10 @@ class LayerMoments:
         columns: of what it reads, `(n + 1, n + 1)` float64; the last column is the constant 1.
         gradients: of the gradient of a `_Probe` at its output, `(outputs, outputs)` float64, summed
             over the places of a crop.
-        looks: places seen so far.
     """
 
     columns: Tensor
     gradients: Tensor
-    looks: int = 0
 
 
 @dataclass
@@ -54,34 +55,32 @@ class Moments:
 def collect(calibration: Calibration) -> Moments:
     """Second moments, from one pass over the crops.
 
+    Processes that share the crops find the same bits as one that takes all: what is drawn for a
+    crop depends on its number, and how the crops are added up depends on nothing.
+
     Raises:
         TrainingError: the network's images are not finite.
     """
     groups = calibration.graph.groups
-    first, _ = next(single_crops(calibration))
+    first = of_first(lambda: next(single_crops(calibration))[0].cpu())
+    first = first.to(next(calibration.model.parameters()).device)
     # A layer that the forward calls otherwise, or often, is not refitted, and nothing sees it.
     layers = called_once(calibration.model, first)
     read = {reader_of(part, layers) for group in groups for part in group.slices} - {None}
     chosen = {name: layers[name] for name in sorted(n for n in read if n)}
     others = [[p for p in gate_slices(g) if reader_of(p, layers) is None] for g in groups]
-    generator = torch.Generator().manual_seed(calibration.seed)
-    looks = {name: _Look(layer, generator) for name, layer in chosen.items()}
-    moments = Moments(
-        {name: look.found for name, look in looks.items()},
-        [np.zeros((g.blocks, g.size, g.size)) for g in groups],
-    )
-    count = 0
+    draws = _Draws(calibration.seed)
+    looks = {name: _Look(layer, calibration.patches, draws) for name, layer in chosen.items()}
     with forward_hooks(chosen, lambda name, inputs, output: looks[name](inputs[0], output)):
-        for gradients in gate_gradients(calibration, others, _Probe(calibration.seed)):
-            for total, gradient in zip(moments.gates, gradients, strict=True):
-                total += gradient[:, :, None] * gradient[:, None, :]
-            count += 1
-    for total in moments.gates:
-        total /= max(1, count)
-    for layer in moments.layers.values():
-        layer.columns /= max(1, layer.looks)
-        layer.gradients /= max(1, count)
-    return moments
+        found = list(gate_gradients(calibration, others, _Probe(draws), draws.start))
+    crops = in_order(found)
+    gates = [np.zeros((g.blocks, g.size, g.size)) for g in groups]
+    for gradients in crops:
+        for total, gradient in zip(gates, gradients, strict=True):
+            total += gradient[:, :, None] * gradient[:, None, :]
+    for total in gates:
+        total /= max(1, len(crops))
+    return Moments({name: look.moments(len(crops)) for name, look in looks.items()}, gates)
 
 
 def reader_of(part: Slice, layers: dict[str, LinearMap]) -> str | None:
@@ -90,32 +89,49 @@ def reader_of(part: Slice, layers: dict[str, LinearMap]) -> str | None:
     return name if part.read and part.dim == 1 and leaf == "weight" and name in layers else None
 
 
+class _Draws:
+    """Random numbers that depend on a seed and the number of the crop, not on earlier crops."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.generator = seed, torch.Generator()
+
+    def start(self, crop: int) -> None:
+        mixed = np.random.SeedSequence((self.seed % 2**64, crop)).generate_state(1, np.uint64)
+        self.generator.manual_seed(int(mixed[0]) >> 1)
+
+
 class _Look:
     """Adds what it sees of one layer, call by call, to its moments."""
 
-    def __init__(self, layer: LinearMap, generator: torch.Generator) -> None:
-        self.layer, self.generator = layer, generator
-        outputs, width = layer.weight.shape[0], layer.weight[0].numel() + 1
-        self.found = LayerMoments(
-            torch.zeros(width, width, dtype=torch.float64),
-            torch.zeros(outputs, outputs, dtype=torch.float64),
+    def __init__(self, layer: LinearMap, crops: int, draws: _Draws) -> None:
+        self.layer, self.draws = layer, draws
+        self.outputs, width = layer.weight.shape[0], layer.weight[0].numel() + 1
+        self.columns = ExactSum((width, width), crops)
+        self.gradients = ExactSum((self.outputs, self.outputs), crops)
+        self.places = 0
+
+    def moments(self, crops: int) -> LayerMoments:
+        """The means over all processes, which all have to ask."""
+        seen = sum(count or 0 for count in exchange(self.places))
+        return LayerMoments(
+            self.columns.total() / max(1, seen), self.gradients.total() / max(1, crops)
         )
 
     def __call__(self, value: Tensor, output: Tensor) -> None:
         if not output.requires_grad:
             return
-        where = places(output, self.layer, PLACES, self.generator)
+        where = places(output, self.layer, PLACES, self.draws.generator)
         columns = columns_at(self.layer, value.detach(), where).flatten(1)
         columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
         columns = columns.to(torch.promote_types(columns.dtype, torch.float32))
-        self.found.columns += (columns.T @ columns).double().cpu()
-        self.found.looks += len(columns)
-        share = output.numel() // len(self.found.gradients) / len(where)
+        self.columns.add(columns.T @ columns)
+        self.places += len(columns)
+        share = output.numel() // self.outputs / len(where)
 
         def backward(gradient: Tensor) -> None:
             rows = rows_at(gradient, self.layer, where)
             rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-            self.found.gradients += (rows.T @ rows).double().cpu() * share
+            self.gradients.add((rows.T @ rows).double().mul_(share))
 
         output.register_hook(backward)
 
@@ -129,8 +145,8 @@ class _Probe:
     only training asks of a pyramid.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, draws: _Draws) -> None:
+        self.draws = draws
 
     def __call__(
         self, calibration: Calibration, outputs: Outputs, lr: Tensor, hr: Tensor
@@ -144,5 +160,5 @@ class _Probe:
         return total
 
     def _signed(self, image: Tensor) -> Tensor:
-        signs = torch.randint(0, 2, image.shape, generator=self.generator).to(image) * 2 - 1
+        signs = torch.randint(0, 2, image.shape, generator=self.draws.generator).to(image) * 2 - 1
         return (image * signs).sum() / image.numel() ** 0.5

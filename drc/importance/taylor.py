@@ -14,7 +14,7 @@ from drc.importance.base import Calibration, Scores, register
 from drc.importance.dual_taylor import mean_gate_power
 
 
-@register("taylor")
+@register("taylor", by_crops=True)
 def taylor(calibration: Calibration) -> Scores:
     """Mean over single crops of the absolute gate gradient of the primal loss, in its units."""
     return primal_gate_power(calibration, 1)

@@ -16,7 +16,7 @@ from drc.training.feed import Batch, LoaderSource
 from drc.training.interrupt import Interruption
 from drc.training.metrics import MetricsFile
 from drc.training.pieces import is_out_of_memory
-from drc.training.processes import join_processes
+from drc.training.processes import apart, join_processes, losses_told
 from drc.training.randomness import isolated
 from drc.training.run import Job, Run
 from drc.training.validation import Measure
@@ -88,13 +88,16 @@ def finetune(
     if not settings.validate_every:
         validate = None
     accelerator, where = join_processes(resolve_device(device))
-    with isolated(seed + accelerator.process_index, where):
+    with isolated(seed + accelerator.process_index, where), apart():
         job = Job(model, loader, teacher, dual, settings, seed, path, unpaired, validate)
         run = Run(accelerator, where, job)
         if resume and path is not None and path.exists():
             run.load(path)
         log = Path(metrics) if metrics is not None and run.writes else None
-        with MetricsFile(log, run.done, settings.log_with) as lines:
+        with (
+            MetricsFile(log, run.done, settings.log_with) as lines,
+            losses_told(lambda: run.done, lambda: run.saved, path),
+        ):
             _train(run, lines, progress, title)
         result = run.result()
         if dual is not None and run.dual is not None and settings.train_dual:

@@ -1,15 +1,19 @@
-"""Several processes that train as one, set up by accelerate."""
+"""Several processes that train as one, set up by accelerate, and what ends them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
-from drc.errors import UsageError
+from drc.errors import TrainingError, UsageError
+from drc.messages import ALONE, APART, is_loss, set_state, state_of
 
 
 def join_processes(device: torch.device) -> tuple[Accelerator, torch.device]:
@@ -58,4 +62,47 @@ def process_share() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-__all__ = ["join_processes", "process_share", "share_of"]
+@contextmanager
+def apart() -> Iterator[None]:
+    """A block of which the others may not hear how it ended: they may wait for gradients there."""
+    try:
+        yield
+    except BaseException as error:
+        if not state_of(error):
+            set_state(error, APART)
+        raise
+
+
+@contextmanager
+def losses_told(
+    done: Callable[[], int], saved: Callable[[], int], checkpoint: Path | None
+) -> Iterator[None]:
+    """A block of training that says so when another process of the job is lost.
+
+    torch raises what its transport met, such as a connection that the other side has closed.
+
+    Args:
+        done: how many steps are done.
+        saved: the step of the last checkpoint, 0 before the first.
+        checkpoint: where that is.
+
+    Raises:
+        TrainingError: in place of what torch raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        kept = "no checkpoint was saved yet"
+        if saved() and checkpoint is not None:
+            kept = f"the checkpoint of step {saved()} in {checkpoint} is kept"
+        lost = TrainingError(
+            f"another process of this job was lost at step {done() + 1} (killed, or out of "
+            f"memory?); {kept}; start the same command again with --resume"
+        )
+        set_state(lost, ALONE)
+        raise lost from error
+
+
+__all__ = ["apart", "join_processes", "losses_told", "process_share", "share_of"]
