@@ -110,7 +110,7 @@ class SearchSettings(Settings):
     budget: Literal["params", "macs", "latency"] = "params"
     ratio: Ratio = 0.3
     front: tuple[Ratio, ...] = ()
-    round_to: Positive | Literal["auto"] = 4
+    round_to: Positive | Literal["auto"] = 8
     min_width: Positive = 4
     lr_size: tuple[Positive, Positive] = (96, 96)
     patches: Positive = 64

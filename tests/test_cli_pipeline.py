@@ -29,6 +29,7 @@ def test_the_run_folder_holds_every_file(finished_run):
         "config.yaml",
         "dual.safetensors",
         "finetuned.safetensors",
+        "images.tsv",
         "last.ckpt",
         "metrics.jsonl",
         "plan.yaml",

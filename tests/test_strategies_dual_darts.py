@@ -250,7 +250,8 @@ def test_drn_tiny_from_a_settings_file_to_a_smaller_network(tmp_path: Path) -> N
     file = tmp_path / "settings.yaml"
     file.write_text(
         "model: drn_tiny\n"
-        "search: {strategy: dual_darts, darts_steps: 2, darts_batch: 1, patches: 2, ratio: 0.3}\n"
+        "search: {strategy: dual_darts, round_to: 4, darts_steps: 2, darts_batch: 1, patches: 2,"
+        " ratio: 0.3}\n"
     )
     settings = load_settings(file, {}).search
     model, dual = drc.create_model("drn_tiny", weights="default", dual=True)

@@ -55,7 +55,7 @@ Reconstruct = Annotated[
 Importance = Annotated[str | None, typer.Option(help="Criterion [default: dual_obs].")]
 RoundTo = Annotated[
     str | None,
-    typer.Option(help="Widths are multiples of this; `auto` asks the device [default: 4]."),
+    typer.Option(help="Widths are multiples of this; `auto` asks the device [default: 8]."),
 ]
 MinWidth = Annotated[int | None, typer.Option(help="Narrowest width [default: 4].")]
 Patches = Annotated[int | None, typer.Option(help="Calibration crops [default: 64].")]
