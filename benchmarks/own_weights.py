@@ -78,7 +78,7 @@ def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
         command = _command(name, ratio, options, Path(folder))
         subprocess.run([sys.executable, "-m", "drc", *command, "--output", run], check=True)
         report = json.loads((run / "report.json").read_text())
-    for moment in ("before", "pruned", "after"):
+    for moment in ("before", "pruned_only", "after"):
         side = report[moment]
         row[moment] = {key: side[key] for key in ("params", "macs", "psnr", "ssim") if key in side}
     for data in ("Set5", "Set14"):
@@ -98,7 +98,10 @@ def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
     write_result(
         "own_weights", {"rows": sorted([*rows, row], key=lambda r: (r["network"], r["ratio"]))}
     )
-    print({key: row[key] for key in ("network", "ratio", "before", "pruned", "after")}, flush=True)
+    print(
+        {key: row[key] for key in ("network", "ratio", "before", "pruned_only", "after")},
+        flush=True,
+    )
 
 
 def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path) -> list[Any]:

@@ -37,11 +37,13 @@ class ImageSettings(Settings):
         degradation: how LR crops are made: `bicubic` takes LR files where there are some; `iso`
             and `aniso` blur HR by random kernels, for blind SR; `nearest` and `blur` are as
             `drc.data.degrade` has them.
+        cache_gb: decoded images to keep in memory, in GiB, for all workers together.
         noise: of the degraded LR crops, standard deviation in 8-bit levels.
     """
 
     data: str | None = None
     workers: Whole = 0
+    cache_gb: Weight = 4.0
     degradation: Literal["bicubic", "iso", "aniso", "nearest", "blur"] = "bicubic"
     noise: Annotated[float, Field(ge=0, le=255)] = 0.0
 
@@ -49,6 +51,10 @@ class ImageSettings(Settings):
     @classmethod
     def _resolve(cls, value: str | None) -> str | None:
         return absolute(value, keep=("none",), default="bundled")
+
+    @property
+    def cache_bytes(self) -> int:
+        return int(self.cache_gb * 2**30)
 
     @field_validator("noise")
     @classmethod

@@ -12,6 +12,9 @@ from helpers.cli import finished_run, work
 
 __all__ = ["finished_run", "work"]  # fixtures
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and what they start, share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 

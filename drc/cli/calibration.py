@@ -46,6 +46,7 @@ def _crops(session: Session) -> Iterable[Any]:
         steps=-(-settings.search.patches // batch),
         seed=settings.seed,
         workers=settings.data.workers,
+        cache_bytes=settings.data.cache_bytes,
         degradation=session.degradation,
         on_skip=session.display.log,
     )

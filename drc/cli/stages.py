@@ -112,6 +112,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
                 seed=settings.seed,
                 start=before + start,  # on crops that the first round has not seen
                 workers=settings.data.workers,
+                cache_bytes=settings.data.cache_bytes,
                 degradation=session.degradation,
                 share=process_share(),
                 on_skip=session.display.log,

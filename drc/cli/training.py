@@ -36,6 +36,8 @@ from drc.training.processes import process_share
 from drc.training.validation import Measure
 from drc.training_api import new_dual, train
 
+_MUCH_WAITING = 0.1  # of the training time
+
 
 @dataclass
 class TrainSession:
@@ -161,6 +163,7 @@ class TrainSession:
             seed=self.settings.seed,
             start=start,
             workers=data.workers,
+            cache_bytes=data.cache_bytes,
             degradation=self.degradation,
             share=process_share(),
             on_skip=self.display.log,
@@ -226,6 +229,11 @@ def print_training(session: TrainSession, as_json: bool) -> None:
         return
     session.display.close()
     facts = facts_of(session)
+    if facts["waiting"] > _MUCH_WAITING:
+        session.display.log(
+            f"note: {facts['waiting']:.0%} of the time went into waiting for images; raise "
+            "--workers, or data.cache_gb where the decoded images do not fit it"
+        )
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -246,6 +254,7 @@ def facts_of(session: TrainSession) -> dict[str, Any]:
         "steps": session.settings.train.steps,
         "seconds": run.read_steps()[session.name]["seconds"],
         "patches_per_second": lines[-1]["patches_per_second"],
+        "waiting": lines[-1]["waiting"],
     }
     if session.dual is not None:
         facts["dual"] = str(run.dual_path)
