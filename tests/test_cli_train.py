@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from helpers.cli import DRC, assert_one_line, drc
+from helpers.processes import launch
 from safetensors.torch import load_file
 
 import drc as package
@@ -243,3 +244,18 @@ def _checked_step(run: Path) -> int:
     ]
     assert json.loads(whole[-1])["step"] - step <= TINY["train"]["checkpoint_every"]
     return step
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path, config: Path) -> None:
+    one = drc("train", "--config", config, "--output", "one", cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert one.returncode == 0, one.stderr
+    command = ["-m", "drc", "train", "--config", config, "--output", "two", "--json"]
+    two = launch(*command, cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert json.loads(two.stdout)["steps"] == TINY["train"]["steps"]
+    whole, shared = (load_file(tmp_path / run / "trained.safetensors") for run in ("one", "two"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(shared[name], tensor, rtol=1e-2, atol=1e-4, msg=name)
+    told = [[line.get("validation") for line in lines_of(tmp_path / run)] for run in ("one", "two")]
+    assert told[0] == pytest.approx(told[1], abs=0.01)
