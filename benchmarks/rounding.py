@@ -1,0 +1,89 @@
+"""What the multiple that widths are rounded to costs in quality and gains in time.
+
+    python benchmarks/rounding.py drn_tiny
+    python benchmarks/rounding.py benchmarks/weights/slwsr16_x4.safetensors
+
+Each plan is cut and refitted, without recovery; PSNR is that on the last images of BSDS400, which
+calibration does not see. The time is the processor's, of one thread, as a ratio to the dense
+network's in the same run (median of interleaved passes at LR 96x96).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import HELD_OUT, shared_folder, write_result
+from torch import nn
+
+import drc
+from drc.cli.duals import find_dual
+from drc.config import SearchSettings
+from drc.data.crops import crop_loader
+from drc.data.folders import find_pairs
+from drc.errors import BudgetError
+from drc.models.resolve import open_network
+from drc.models.traits import get_traits
+from drc.pipeline import calibrate, cut_by_plan, plan_widths
+
+PASSES = 9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", help="a registered name, or a file of weights")
+    parser.add_argument("--ratios", default="0.3,0.5")
+    parser.add_argument("--images", type=int, default=12)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = options.network if Path(options.network).suffix else None
+    model = open_network(None if path else options.network, path)
+    traits = get_traits(model)
+    pairs = find_pairs(shared_folder() / "data" / "BSDS400", traits.scale)
+    held = pairs[-options.images :]
+    loader = crop_loader(pairs[:-HELD_OUT], traits.scale, patch=32, batch=8, steps=8, seed=0)
+    found = find_dual(None, path, traits)
+    calibration = calibrate(model, loader, found[0] if found else None, SearchSettings(), "cpu", 0)
+    dense, rows = drc.complexity(model), []
+    for ratio in map(float, options.ratios.split(",")):
+        for budget in ("params", "macs"):
+            for round_to in (4, 8, 16):
+                row: dict[str, Any] = {"ratio": ratio, "budget": budget, "round_to": round_to}
+                settings = SearchSettings(ratio=ratio, budget=budget, round_to=round_to)  # type: ignore[arg-type]
+                try:
+                    plan = plan_widths(model, calibration, settings, [])
+                except BudgetError:
+                    rows.append({**row, "reached": False})
+                    continue
+                small = cut_by_plan(model, calibration, plan, "dual_obs")
+                cost = drc.complexity(small)
+                row["psnr"] = round(drc.evaluate(small, held).psnr, 3)
+                row["params"] = round(cost.params / dense.params, 3)
+                row["macs"] = round(cost.macs / dense.macs, 3)
+                row["time"] = _time_ratio(model, small)
+                rows.append(row)
+                print(row, flush=True)
+    name = Path(options.network).stem
+    values = {"dense_psnr": round(drc.evaluate(model, held).psnr, 3), "rows": rows}
+    write_result(f"rounding_{name}", values)
+
+
+@torch.no_grad()
+def _time_ratio(dense: nn.Module, small: nn.Module) -> float:
+    image = torch.rand(1, 3, 96, 96) * get_traits(dense).value_range
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(PASSES + 1):
+        for network, taken in zip((dense, small), times, strict=True):
+            start = time.process_time()
+            network(image)
+            taken.append(time.process_time() - start)
+    before, after = (statistics.median(taken[1:]) for taken in times)
+    return round(after / before, 3)
+
+
+if __name__ == "__main__":
+    main()
