@@ -291,5 +291,6 @@ class AdaptRun(TrainRun):
     """Everything one adaptation depends on."""
 
     weights: str | None = None
+    recipe: None = None
     data: AdaptDataSettings = AdaptDataSettings()
     train: AdaptSettings = AdaptSettings()

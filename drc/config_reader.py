@@ -38,7 +38,8 @@ def load_settings(
     """
     file = _read_yaml(Path(path)) if path is not None else {}
     merged = _merge(_merge(base or {}, file), overrides)
-    if "recipe" in kind.model_fields and merged.get("recipe") is not None:
+    # The stored settings of a run that goes on hold those of its recipe.
+    if not base and "recipe" in kind.model_fields and merged.get("recipe") is not None:
         merged = _merge(
             settings_of(merged["recipe"], merged.get("model"), merged.get("scale")), merged
         )

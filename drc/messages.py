@@ -58,6 +58,7 @@ class Team:
 
 _team: Team | None = None
 _interrupted = False
+_left_hanging = False
 
 
 def team() -> Team | None:
@@ -78,7 +79,8 @@ def _part() -> None:
     """Close the connections: threads of theirs that outlive Python abort the process."""
     global _team
     _team = None
-    if dist.is_initialized():
+    # With a message left hanging this would wait for it, and so for a process that waits for us.
+    if dist.is_initialized() and not _left_hanging:
         dist.destroy_process_group()
 
 
@@ -139,12 +141,14 @@ def add_up(tensor: Tensor) -> Tensor:
 
 def tell(error: BaseException) -> None:
     """Have the others raise this error too, in their next exchange, where that is possible."""
+    global _left_hanging
     state = state_of(error)
     if state in (TOLD, ALONE):
         return
     try:
         _gather(_portable(error), None, _PATIENCE if state == APART else _WAIT)
     except (RunError, RuntimeError):
+        _left_hanging = True
         set_state(error, ALONE)
     else:
         set_state(error, TOLD)

@@ -66,6 +66,8 @@ def train(
             be used.
     """
     model, settings = plain_network(model), _with_steps(settings or TrainSettings(), steps)
+    if teacher is not None:
+        require_weight(settings)
     return loop.finetune(
         model, loader, teacher=teacher, dual=dual or new_dual(model, settings, seed),
         settings=settings, device=device, seed=seed, checkpoint=checkpoint, resume=resume,
@@ -125,6 +127,15 @@ def adapt(
     )  # fmt: skip
 
 
+def require_weight(settings: FinetuneSettings) -> None:
+    """Raise UsageError if a teacher would have no say."""
+    if not (settings.distill or settings.features):
+        raise UsageError(
+            "a teacher has no say while distill and features are 0; set one of them, such as "
+            "train.distill 1 in a settings file"
+        )
+
+
 def new_dual(model: nn.Module, settings: FinetuneSettings, seed: int) -> AnyDual | None:
     """An untrained dual model of the kind that the papers train with this network."""
     if not settings.dual_weight:
@@ -149,4 +160,4 @@ def _with_steps(settings: Chosen, steps: int | None) -> Chosen:
     return validated(type(settings), {**settings.model_dump(), "steps": steps})
 
 
-__all__ = ["Validation", "adapt", "measure", "new_dual", "train"]
+__all__ = ["Validation", "adapt", "measure", "new_dual", "require_weight", "train"]

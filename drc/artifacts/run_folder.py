@@ -154,6 +154,16 @@ class RunFolder:
         return self.path / "trained.safetensors"
 
     @property
+    def start_dual_path(self) -> Path:
+        """The dual model that an adaptation started with."""
+        return self.path / "start_dual.safetensors"
+
+    @property
+    def estimate_path(self) -> Path:
+        """How the images without HR were found to be made."""
+        return self.path / "degradation.json"
+
+    @property
     def inventory_path(self) -> Path:
         """The list of the training images."""
         return self.path / "images.tsv"

@@ -38,7 +38,7 @@ def command(
     ctx: typer.Context,
     model: o.Model = None,
     weights: o.Weights = None,
-    dual: o.Dual = None,
+    dual: o.StartDual = None,
     scale: o.Scale = None,
     unpaired: _Unpaired = None,
     unpaired_batch: _UnpairedBatch = None,

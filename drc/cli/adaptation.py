@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from drc.artifacts.atomic import write_json
+from drc.artifacts.checkpoint import save_dual
+from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import is_main_process
 from drc.cli.duals import find_dual
 from drc.cli.training import TrainSession, facts_of, finish
@@ -21,10 +26,12 @@ from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
-from drc.data.unpaired import unpaired_loader
-from drc.errors import UsageError
+from drc.data.inventory import Source
+from drc.data.unpaired import find_images, unpaired_loader
+from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.models.dual import AnyDual
+from drc.models.dual_weights import load_dual
 from drc.runtime import eval_mode, resolve_device
 from drc.training.dual_fit import fit_dual
 from drc.training.losses import chain_loss
@@ -37,7 +44,7 @@ _TITLES = {
     "ssim": "SSIM on the test images",
 }
 
-_ESTIMATED_PATCH, _ESTIMATED_CROPS = 48, 192
+_ESTIMATED_PATCHES, _ESTIMATED_CROPS = (48, 32, 24, 16), 192
 
 _LOOKS = 16
 """Batches of unpaired crops on which the dual loss is told before and after."""
@@ -47,33 +54,52 @@ class AdaptSession(TrainSession):
     """A `TrainSession` with unpaired images. Its settings are an `AdaptRun`."""
 
     settings: AdaptRun
-    estimate: str | None = None
 
     @cached_property
     def degradation(self) -> Degradation | None:
         """What makes the LR images of pairs; None for LR files or bicubic."""
         if self.settings.data.degradation != "estimated":
             return super().degradation
-        seed, scale = self.settings.seed, self.traits.scale
-        looks: dict[str, Any] = {
-            "patch": _ESTIMATED_PATCH, "batch": _ESTIMATED_CROPS, "steps": 1, "seed": seed
-        }  # fmt: skip
-        (new,) = unpaired_loader(str(self.settings.data.unpaired), **looks)
-        (sharp,) = crop_loader(self.images, scale, **looks)
-        found = estimate_degradation(list(new["lr"] * 255), list(sharp["hr"] * 255), scale)
-        words = "shrunk by the bicubic filter" if found is None else found.in_words()
+        path = self.run.estimate_path
+        if not path.exists():
+            found = self._estimated()
+            write_json(path, {"found": None if found is None else asdict(found)})
+        stored = json.loads(path.read_text("utf-8"))["found"]
+        return None if stored is None else Degradation(**stored)
+
+    def _estimated(self) -> Degradation | None:
+        scale, (new, sharp) = self.traits.scale, self._looks()
+        found = estimate_degradation(list(new * 255), list(sharp * 255), scale)
+        words = in_words(found)
         self.display.log(f"the images without HR look {words}; those with HR are made likewise")
-        self.estimate = words
         return found
+
+    def _looks(self) -> tuple[Tensor, Tensor]:
+        """LR crops without HR and HR crops, of the largest size that the images have."""
+        for patch in _ESTIMATED_PATCHES:
+            looks: dict[str, Any] = {
+                "patch": patch, "batch": _ESTIMATED_CROPS, "steps": 1, "seed": self.settings.seed
+            }  # fmt: skip
+            try:
+                (new,) = unpaired_loader(str(self.settings.data.unpaired), **looks)
+                (sharp,) = crop_loader(self.images, self.traits.scale, **looks)
+            except DataError:
+                if patch == _ESTIMATED_PATCHES[-1]:
+                    raise
+            else:
+                break
+        return new["lr"], sharp["hr"]
 
     @cached_property
     def dual(self) -> AnyDual | None:
         """The dual model to start from: one at hand, or one fitted to the images with HR."""
+        path, traits = self.run.start_dual_path, self.traits
+        if not path.exists():
+            save_dual(self._first_dual(), path)
+        return load_dual(path, traits.scale, traits.channels)
+
+    def _first_dual(self) -> AnyDual:
         settings, traits = self.settings, self.traits
-        if not settings.train.dual_weight:
-            raise UsageError(
-                "--dual-weight is 0, and the dual loss is all that images without HR have"
-            )
         found = find_dual(settings.dual, settings.weights, traits, self.degradation is None)
         if found:
             return found[0]
@@ -89,7 +115,7 @@ class AdaptSession(TrainSession):
         return fit_dual(
             reader, traits.scale, traits.value_range, seed=settings.seed, device=settings.device,
             progress=self.display,
-        )  # fmt: skip
+        ).cpu()  # fmt: skip
 
     @property
     def unpaired(self) -> Callable[[int], Any]:
@@ -106,11 +132,36 @@ class AdaptSession(TrainSession):
         folder = self.settings.data.test_data
         return [] if folder is None else find_pairs(folder, self.traits.scale, "test")
 
+    @property
+    def sources(self) -> list[Source]:
+        path = Path(str(self.settings.data.unpaired))
+        files = find_images(path) if path.is_dir() else [path]
+        return super().sources + [(f"without HR: {file.name}", [file]) for file in files]
+
     def check(self) -> None:
         if self.settings.data.unpaired is None:
             raise UsageError("which images? pass --unpaired FOLDER or VIDEO, LR images without HR")
+        if not self.settings.train.dual_weight:
+            raise UsageError(
+                "--dual-weight is 0, and the dual loss is all that images without HR have"
+            )
         super().check()
+
+    def check_own(self) -> None:
+        settings = self.settings
+        find_dual(settings.dual, settings.weights, self.traits, False)
         _ = self.test_pairs, self.unpaired(0)
+
+    def new_folder(self, kind: str) -> RunFolder:
+        """Make the run folder, with what every process and a resume start from."""
+        self.folder = super().new_folder(kind)
+        _ = self.degradation, self.dual
+        return self.folder
+
+
+def in_words(degradation: Degradation | None) -> str:
+    """What happens to the HR images of pairs."""
+    return "shrunk by the bicubic filter" if degradation is None else degradation.in_words()
 
 
 def run_adaptation(session: AdaptSession) -> None:
@@ -120,7 +171,7 @@ def run_adaptation(session: AdaptSession) -> None:
     after, the dual loss with the dual model that each network has.
     """
     settings, run = session.settings, session.run
-    facts: dict[str, Any] = {"degradation": session.estimate or settings.data.degradation}
+    facts: dict[str, Any] = {"degradation": in_words(session.degradation)}
     if is_main_process():
         facts["before"] = look(session, session.network)
 

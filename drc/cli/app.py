@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -84,13 +85,30 @@ def main() -> None:
     try:
         app(prog_name="drc")
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            # Everything is written. Torch's threads, stopped in the middle of a pass, may abort
-            # a process that takes them down in order, and the exit code would be lost.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
+        if ended.code == INTERRUPTED or (ended.code and _is_one_of_several()):
+            _leave(INTERRUPTED if ended.code == INTERRUPTED else int(ended.code))
         raise
+    except BaseException:
+        if _is_one_of_several():
+            traceback.print_exc()
+            _leave(1)
+        raise
+
+
+def _is_one_of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _leave(code: int) -> None:
+    """End at once: everything is written.
+
+    Torch's threads, stopped in the middle of a pass, may abort a process that takes them down in
+    order, and the exit code would be lost. Connections to other processes, closed in order, may
+    wait for messages that never come; so they end too.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

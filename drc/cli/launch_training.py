@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ from drc.errors import UsageError
 if TYPE_CHECKING:
     from drc.cli.training import TrainSession
 
+# What may differ in a run that goes on, since the result does not.
+_FREE = {
+    "data.workers", "data.cache_gb", "train.checkpoint_every", "train.log_every", "train.log_with",
+    "train.auto_batch",
+}  # fmt: skip
 _KINDS = {"train": "training", "adapt": "adaptation"}
 
 
@@ -49,14 +55,14 @@ def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> 
 
         with together(settings.device):
             check(session)
-            if run is None:
-                session.folder = lead(lambda: session.new_folder(_KINDS[name]))
-            display.log(f"run folder: {session.run.path}")
             try:
+                if run is None:
+                    session.folder = lead(lambda: session.new_folder(_KINDS[name]))
+                display.log(f"run folder: {session.run.path}")
                 yield session
             except Exception:
-                if run is None and is_main_process():
-                    _discard_without_checkpoint(session.run)
+                if run is None and session.folder is not None and is_main_process():
+                    _discard_without_checkpoint(session.folder)
                 raise
     finally:
         display.close()
@@ -75,7 +81,7 @@ def _session_class(name: str) -> type[TrainSession]:
 
 def _refuse_changes(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:
     before, after = flat(stored), flat(settings)
-    changed = [key for key in before if before[key] != after[key]]
+    changed = [key for key in before if before[key] != after[key] and key not in _FREE]
     if changed:
         listed = ", ".join(f"{key} {before[key]} then, {after[key]} now" for key in changed)
         raise UsageError(
@@ -89,7 +95,9 @@ def _discard_without_checkpoint(run: RunFolder) -> None:
         return
     with suppress(OSError):
         for path in (
-            run.config_path, run.steps_path, run.dual_path, run.inventory_path, run.metrics_path
+            run.config_path, run.steps_path, run.dual_path, run.inventory_path, run.metrics_path,
+            run.start_dual_path, run.estimate_path,
         ):  # fmt: skip
             path.unlink(missing_ok=True)
+        shutil.rmtree(run.path / "tensorboard", ignore_errors=True)
         run.path.rmdir()

@@ -108,6 +108,17 @@ StartWeights = Annotated[
         "ones [default: none].",
     ),
 ]
+StartDual = Annotated[
+    str | None,
+    typer.Option("--dual", help="Trained dual model to start from [default: that of the weights]."),
+]
+TrainTeacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        help="Network to learn from too, at the weight of the setting train.distill.",
+    ),
+]
 TrainData = Annotated[
     str | None,
     typer.Option(

@@ -17,7 +17,7 @@ from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
 from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
 from drc.data.crops import crop_loader
-from drc.data.inventory import check_inventory, write_inventory
+from drc.data.inventory import check_inventory, named, write_inventory
 from drc.errors import RunError, UsageError
 from drc.pipeline import Front, check_goal, cut_by_plan, plan_front
 from drc.processes import lead
@@ -135,11 +135,11 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
 
 def _keep_track(session: Session, goes_on: bool) -> None:
     """List the training images, or see that they are still those listed. Raises RunError."""
-    path = session.run.inventory_path
+    path, sources = session.run.inventory_path, [named(pair) for pair in session.train_pairs]
     if goes_on and path.exists():
-        check_inventory(path, session.train_pairs)
+        check_inventory(path, sources)
     else:
-        write_inventory(path, session.train_pairs)
+        write_inventory(path, sources)
 
 
 def run_report(session: Session) -> Report:

@@ -11,7 +11,7 @@ def command(
     ctx: typer.Context,
     model: o.Model = None,
     weights: o.StartWeights = None,
-    dual: o.Dual = None,
+    dual: o.StartDual = None,
     scale: o.Scale = None,
     data: o.TrainData = None,
     val_data: o.ValData = None,
@@ -23,7 +23,7 @@ def command(
     patch: o.TrainPatch = None,
     lr: o.LearningRate = None,
     dual_weight: o.DualWeight = None,
-    teacher: o.Teacher = None,
+    teacher: o.TrainTeacher = None,
     amp: o.Amp = None,
     compile: o.Compile = None,
     auto_batch: o.AutoBatch = None,
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Train a network with the dual regression loss, from scratch or from weights.
 
-    Runs in one process, or in several under `torchrun --nproc-per-node N -m drc train`.
+    Runs in one process, or in several under `torchrun --nproc-per-node N -m -- drc train`.
 
     Example: drc train --model drn_s --data DIV2K --recipe paper
     """

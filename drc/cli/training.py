@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -23,7 +24,7 @@ from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut, split_off
-from drc.data.inventory import check_inventory, write_inventory
+from drc.data.inventory import check_inventory, named, write_inventory
 from drc.errors import UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.models.dual import AnyDual
@@ -34,7 +35,7 @@ from drc.training.distill import teacher_factor
 from drc.training.metrics import require_tracker
 from drc.training.processes import process_share
 from drc.training.validation import Measure
-from drc.training_api import new_dual, train
+from drc.training_api import new_dual, require_weight, train
 
 _MUCH_WAITING = 0.1  # of the training time
 
@@ -75,8 +76,9 @@ class TrainSession:
     @cached_property
     def teacher(self) -> nn.Module | None:
         options = self.settings.train
-        if options.teacher is None or not (options.distill or options.features):
+        if options.teacher is None:
             return None
+        require_weight(options)
         teacher = open_teacher(options.teacher, self.traits.scale, self.display)
         teacher_factor(self.traits, teacher)
         return teacher
@@ -100,7 +102,8 @@ class TrainSession:
     def pairs(self) -> tuple[list[ImagePair], list[ImagePair]]:
         """Images to train on, and held-out ones. Raises DataError."""
         data, scale, images = self.settings.data, self.traits.scale, self.images
-        if data.val_data == "none" or not self.settings.train.validate_every:
+        every = self.settings.train.validate_every
+        if data.val_data == "none" or (data.val_data is None and not every):
             return images, []
         if data.val_data is not None:
             return images, find_pairs(data.val_data, scale, "test")[-data.val_images :]
@@ -114,13 +117,24 @@ class TrainSession:
         return Degradation(data.degradation, self.traits.scale, data.noise)
 
     @cached_property
-    def measure(self) -> Measure | None:
-        """PSNR on the held-out images, degraded as the training crops are."""
+    def held(self) -> HeldOut | None:
+        """The held-out images, degraded as the training crops are."""
         _, held = self.pairs
-        if not held:
+        return HeldOut(held, self.traits.scale, self.degradation) if held else None
+
+    @property
+    def measure(self) -> Measure | None:
+        """PSNR on the held-out images."""
+        images = self.held
+        if images is None:
             return None
-        images = HeldOut(held, self.traits.scale, self.degradation)
         return lambda network: evaluate(network, images, device=self.settings.device).psnr
+
+    @property
+    def sources(self) -> list[tuple[str, list[Path]]]:
+        """Name and files of every image that the run depends on. Raises DataError."""
+        own = self.settings.data.val_data not in (None, "none")
+        return [named(pair) for pair in [*self.images, *(self.pairs[1] if own else [])]]
 
     @property
     def label(self) -> str:
@@ -134,20 +148,27 @@ class TrainSession:
         resolve_device(self.settings.device)
         require_tracker(self.settings.train.log_with)
         if self.folder is not None:
-            check_inventory(self.folder.inventory_path, self.images)
-        _ = self.network, self.teacher, self.dual, self.degradation, self.pairs
+            check_inventory(self.folder.inventory_path, self.sources)
+        _ = self.network, self.teacher, self.pairs
+        self.check_own()
         if self.traits.channels not in (1, 3):
             raise UsageError(
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "
                 f"use drc.{self.name}(model, loader) from Python, with batches of your own"
             )
 
+    def check_own(self) -> None:
+        """Look at what the two commands have each in their way."""
+        _ = self.dual, self.degradation
+        for _ in self.held or ():
+            pass  # one that cannot be read or measured had better be known of now
+
     def new_folder(self, kind: str) -> RunFolder:
         """Make the run folder, with the list of the training images."""
         settings = self.settings
         plain = settings.model_dump(mode="json", exclude={"output"})
         run = RunFolder.create(settings.output, self.label, self.traits.scale, plain, kind)
-        write_inventory(run.inventory_path, self.images)
+        write_inventory(run.inventory_path, self.sources)
         return run
 
     def batches(self) -> Callable[[int], Any]:
@@ -207,6 +228,11 @@ def finish(
     finished = False
     try:
         network = work()
+        if is_main_process():
+            provenance = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
+            save(network, run.trained_path, provenance)
+            if session.dual is not None:
+                save_dual(session.dual, run.dual_path)
         finished = True
     except KeyboardInterrupt:
         raise Interrupted(
@@ -216,11 +242,6 @@ def finish(
         if is_main_process():
             seconds = round(time.perf_counter() - start, 3)
             run.record_step(name, {"seconds": seconds, "finished": finished, **(facts or {})})
-    if is_main_process():
-        provenance = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
-        save(network, run.trained_path, provenance)
-        if session.dual is not None:
-            save_dual(session.dual, run.dual_path)
 
 
 def print_training(session: TrainSession, as_json: bool) -> None:

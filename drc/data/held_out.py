@@ -13,6 +13,7 @@ from drc.data.images import to_unit
 from drc.errors import DataError
 
 _SHARE = 5
+_SMALLEST = 11  # pixels of the window of SSIM, which is measured along
 
 
 def split_off(pairs: Sequence[ImagePair], count: int) -> tuple[list[ImagePair], list[ImagePair]]:
@@ -35,6 +36,9 @@ class HeldOut:
 
     Every pass gives the same images: one that is degraded gets a kernel of its own, drawn from its
     place in the list.
+
+    Raises (while iterating):
+        DataError: an image is unreadable, or too small to measure.
     """
 
     def __init__(
@@ -53,6 +57,11 @@ class HeldOut:
                 lr = self.degradation.apply(
                     hr[None].float(), kernel, generator=generator, value_range=255.0
                 )[0]
+            if min(hr.shape[-2:]) < _SMALLEST + 2 * self.scale:
+                raise DataError(
+                    f"{pair.hr}: a {hr.shape[-2]}x{hr.shape[-1]} image is too small to measure; "
+                    "hold out others by --val-data FOLDER"
+                )
             yield to_unit(lr), to_unit(hr)
 
 

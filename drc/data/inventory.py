@@ -12,19 +12,28 @@ from drc.errors import DataError, RunError
 _SHOWN = 3
 
 
-def write_inventory(path: Path, pairs: Sequence[ImagePair]) -> None:
+Source = tuple[str, list[Path]]
+"""Name and files of an image, or of a video."""
+
+
+def named(pair: ImagePair) -> Source:
+    """The source that a pair is."""
+    return pair.name, [pair.hr] if pair.lr is None else [pair.hr, pair.lr]
+
+
+def write_inventory(path: Path, sources: Sequence[Source]) -> None:
     """List the images and their sizes in bytes, a line each. Raises DataError and RunError."""
-    write_text(path, "".join(f"{line}\n" for line in _lines(pairs)))
+    write_text(path, "".join(f"{line}\n" for line in _lines(sources)))
 
 
-def check_inventory(path: Path, pairs: Sequence[ImagePair]) -> None:
+def check_inventory(path: Path, sources: Sequence[Source]) -> None:
     """Raise RunError unless the images are those that `write_inventory` listed in `path`."""
     try:
         then = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise RunError(f"cannot read {path}: {reason}; start the run again") from error
-    now = _lines(pairs)
+    now = _lines(sources)
     if then == now:
         return
     gone, new = sorted(set(then) - set(now)), sorted(set(now) - set(then))
@@ -37,15 +46,14 @@ def check_inventory(path: Path, pairs: Sequence[ImagePair]) -> None:
     )
 
 
-def _lines(pairs: Sequence[ImagePair]) -> list[str]:
+def _lines(sources: Sequence[Source]) -> list[str]:
     lines = []
-    for pair in pairs:
-        files = [file for file in (pair.hr, pair.lr) if file is not None]
+    for name, files in sources:
         try:
             sizes = [file.stat().st_size for file in files]
         except OSError as error:
             raise DataError(f"{files[0]}: {error.strerror}; replace or remove it") from error
-        lines.append("\t".join((pair.name, *map(str, sizes))))
+        lines.append("\t".join((name, *map(str, sizes))))
     return lines
 
 
@@ -54,4 +62,4 @@ def _names(lines: Sequence[str]) -> str:
     return ", ".join(names) + (", ..." if len(lines) > _SHOWN else "")
 
 
-__all__ = ["check_inventory", "write_inventory"]
+__all__ = ["Source", "check_inventory", "named", "write_inventory"]

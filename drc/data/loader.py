@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +69,7 @@ class StepLoader(DataLoader[Any]):
             num_workers=workers,
             prefetch_factor=_PREFETCHED if workers else None,
             collate_fn=_collate,
+            worker_init_fn=_heed_no_signals,
         )
         self._note(list(dataset.skips.reasons.items()))
 
@@ -117,6 +119,13 @@ class _WithSkips(Dataset[Any]):
         except DataError as error:
             return error
         return {**item, _SKIPPED: skipped}
+
+
+def _heed_no_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach all processes of a terminal or a job; the main one ends the workers
+    when it is done with the step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: list[Item | DataError]) -> Item | DataError:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from drc.config_training import FinetuneSettings
-from drc.errors import TrainingError, UsageError
+from drc.errors import DrcError, TrainingError, UsageError
 from drc.models.dual import AnyDual
 from drc.runtime import Progress, resolve_device
 from drc.training.feed import Batch, LoaderSource
@@ -20,6 +20,9 @@ from drc.training.processes import apart, join_processes, losses_told
 from drc.training.randomness import isolated
 from drc.training.run import Job, Run
 from drc.training.validation import Measure
+
+_LOADER_LOST = "DataLoader worker"
+_COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 def finetune(
@@ -85,8 +88,6 @@ def finetune(
     path = Path(checkpoint) if checkpoint is not None else None
     if resume and path is None:
         raise UsageError("resuming needs the path of a checkpoint")
-    if not settings.validate_every:
-        validate = None
     accelerator, where = join_processes(resolve_device(device))
     with isolated(seed + accelerator.process_index, where), apart():
         job = Job(model, loader, teacher, dual, settings, seed, path, unpaired, validate)
@@ -120,7 +121,7 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
                 means, rate = run.meter.read(), run.shown["lr"]
                 record = {**means, "lr": rate, "seconds": round(run.meter.seconds, 3)}
             if run.job.validate is not None and _due(run, settings.validate_every):
-                record.update(run.measure())
+                record.update(_measured(run))
                 run.shown["validation"] = record["validation"]
             if record:
                 metrics.append({"step": run.done, **record})
@@ -134,10 +135,20 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
     run.accelerator.wait_for_everyone()
 
 
+def _measured(run: Run) -> dict[str, float]:
+    try:
+        return run.measure()
+    except DrcError:  # of the images; the steps up to here are good
+        run.save()
+        raise
+
+
 def _read(run: Run, interruption: Interruption) -> Batch:
     try:
         return run.read()
     except RuntimeError as error:
+        if _LOADER_LOST in str(error) and not interruption.requested:
+            raise TrainingError(_without_loader(run)) from error
         if not interruption.requested:
             raise
         # Ctrl-C ended the loader's workers too; the run itself is whole.
@@ -149,6 +160,13 @@ def _step(run: Run, batch: Batch, waited: float, stop: bool) -> bool:
     try:
         return run.step(batch, waited, stop)
     except (RuntimeError, MemoryError) as error:
+        if _LOADER_LOST in str(error):
+            raise TrainingError(_without_loader(run)) from error
+        if run.settings.compile and type(error).__module__.startswith(_COMPILERS):
+            raise TrainingError(
+                f"torch.compile failed ({str(error).strip().splitlines()[0]}); install a C++ "
+                "compiler, or leave --compile out"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
@@ -158,8 +176,17 @@ def _step(run: Run, batch: Batch, waited: float, stop: bool) -> bool:
         ) from error
 
 
+def _without_loader(run: Run) -> str:
+    kept = f"the checkpoint of step {run.saved} is kept" if run.saved else "no checkpoint was saved"
+    return (
+        f"a process that loads images was lost after step {run.done} (killed, or out of memory?); "
+        f"{kept}; use fewer --workers, and --resume"
+    )
+
+
 def _due(run: Run, every: int) -> bool:
-    return run.done % every == 0 or run.done == run.settings.steps
+    """Whether something is due that is done every so many steps and, at 0 too, at the end."""
+    return run.done == run.settings.steps or (every > 0 and run.done % every == 0)
 
 
 __all__ = ["finetune"]

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 2
 _FORMAT = "drc-training"
 
 # Settings that change what is written, but not what is computed.
-_FREE_SETTINGS = {"checkpoint_every", "log_every", "log_with"}
+_FREE_SETTINGS = {"checkpoint_every", "log_every", "log_with", "auto_batch"}
 
 # Who teaches is told by a checksum, wherever the weights come from.
 _TOLD_OTHERWISE = {"teacher"}

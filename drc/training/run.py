@@ -68,7 +68,7 @@ class Run:
         self.accelerator, self.device, self.job = accelerator, device, job
         settings = self.settings = job.settings
         self.writes = accelerator.is_main_process
-        self.done = self.saved = 0
+        self.done = self.saved = self._announced = 0
         self.pieces = 1
         self.format = torch.channels_last if settings.channels_last else torch.contiguous_format
         traits = get_traits(job.model)
@@ -149,6 +149,7 @@ class Run:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
         *values, gradient, stopping = self._agree(terms, norm, stop)
+        self.saved = max(self.saved, self._announced)  # the first process went on, so it is written
         self._check(values[0], gradient)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -176,14 +177,15 @@ class Run:
         if self.job.checkpoint is None:
             return
         self.require_finite()
-        self.saved = self.done
+        self._announced = self.done
         if self.writes:
             write_checkpoint(self.job.checkpoint, self.identity, self._state())
+            self.saved = self.done
 
     def load(self, path: Path) -> None:
         """Take up the state of a checkpoint. Raises RunError when it is not one of this run."""
         state = read_checkpoint(path, self.identity)
-        self.done = self.saved = int(state["step"])
+        self.done = self.saved = self._announced = int(state["step"])
         self.student.load_state_dict(state["model"])
         if self.dual is not None:
             self.dual.load_state_dict(state["dual"])
