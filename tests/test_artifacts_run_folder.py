@@ -177,5 +177,13 @@ def test_an_unfinished_creation_is_no_run(here: Path) -> None:
 def test_the_record_is_plain_json(here: Path) -> None:
     run = _create(Path("run"))
     record = json.loads(run.steps_path.read_text("utf-8"))
-    assert list(record) == ["format", "schema_version", "created", "model", "scale", "steps"]
+    assert list(record) == [
+        "format",
+        "schema_version",
+        "created",
+        "kind",
+        "model",
+        "scale",
+        "steps",
+    ]
     assert record["created"].endswith("+00:00")

@@ -60,7 +60,7 @@ def test_search_on_bicubic_crops_takes_the_shipped_dual_model(work: TinyWork) ->
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"noise": 2}, "needs data.degradation to be iso or aniso"),
+        ({"noise": 2}, "needs a data.degradation other than bicubic"),
         ({"degradation": "box"}, "'bicubic', 'iso', 'aniso', 'nearest' or 'blur'"),
     ],
 )

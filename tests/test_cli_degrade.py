@@ -67,7 +67,7 @@ def test_json_is_pure_and_quiet_is_silent(photos: Path, tmp_path: Path) -> None:
 def test_sets_that_are_subsampled(photos: Path, tmp_path: Path) -> None:
     for kernel, size, words in (
         ("nearest", 1, "subsampled without blur"),
-        ("blur", 7, "blurred by a 7x7 Gaussian kernel and subsampled"),
+        ("blur", 7, "blurred by a 7x7 Gaussian kernel of sigma 1.6 and subsampled"),
     ):
         options = ("--kernel", kernel, "--scale", "3", "--json")
         result = drc("degrade", photos, kernel, *options, cwd=tmp_path)

@@ -45,13 +45,18 @@ class Skips:
         if number in self.reasons:
             return False
         self.reasons[number] = reason
-        if len(self.reasons) > _TOLERATED * self.count:
-            first, *others = self.reasons.values()
-            also = "".join(f"; {other}" for other in others[:2])
-            more = ", ..." if len(others) > 2 else ""
-            found = f"{len(self.reasons)} of {self.count} images cannot be used"
-            raise DataError(f"{found}: {first}{also}{more}")
+        self.require_enough()
         return True
+
+    def require_enough(self) -> None:
+        """Raise DataError if more than a tenth of the images are noted."""
+        if len(self.reasons) <= _TOLERATED * self.count:
+            return
+        first, *others = self.reasons.values()
+        also = "".join(f"; {other}" for other in others[:2])
+        more = ", ..." if len(others) > 2 else ""
+        found = f"{len(self.reasons)} of {self.count} images cannot be used"
+        raise DataError(f"{found}: {first}{also}{more}")
 
 
 class RandomCrops(Dataset[Item]):
@@ -125,6 +130,7 @@ class RandomCrops(Dataset[Item]):
             pictures = self._usable(number)
             if pictures is not None:
                 return self._crop(pictures, rng), skipped
+            self.skips.require_enough()  # else, with none left to draw, this would never end
             skipped.append((number, self.skips.reasons[number]))
 
     @abstractmethod
