@@ -22,8 +22,8 @@ from drc.strategies.allocate import width_losses
 from drc.strategies.allocation import knapsack
 from drc.strategies.base import TOLERANCE, Problem, list_strategies, solve, width_options
 
-ALLOCATORS = [name for name in list_strategies() if name != "dual_darts"]
-"""Those that need no images beside the scores."""
+ALLOCATORS = [n for n in list_strategies() if n not in ("dual_darts", "plain")]
+"""Those that need neither images beside the scores nor spandrel."""
 
 
 def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) -> Problem:

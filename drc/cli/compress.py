@@ -20,6 +20,7 @@ def command(
     budget: o.Budget = None,
     ratio: o.Ratios = None,
     strategy: o.Strategy = None,
+    uniform: o.Uniform = False,
     importance: o.Importance = None,
     reconstruct: o.Reconstruct = None,
     round_to: o.RoundTo = None,

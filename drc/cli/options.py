@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from drc.errors import UsageError
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -45,6 +47,14 @@ ChosenRatio = Annotated[
     typer.Option("--ratio", help="Of a search for several: the plan to use [default: the first]."),
 ]
 Strategy = Annotated[str | None, typer.Option(help="Search strategy [default: allocate].")]
+Uniform = Annotated[
+    bool,
+    typer.Option(
+        "--uniform",
+        help="Widths that programs built on spandrel load as a plain, smaller architecture: "
+        "short for --strategy plain.",
+    ),
+]
 Reconstruct = Annotated[
     bool | None,
     typer.Option(
@@ -229,7 +239,7 @@ def overrides(
 ) -> dict[str, Any]:
     """Nest the options that were given as `RunSettings` nests them; the rest are left out."""
     nested: dict[str, Any] = {}
-    for name, value in params.items():
+    for name, value in _spelled_out(params).items():
         if value is None or value == ():  # how a list that was not given comes
             continue
         for place in places.get(name, ()):
@@ -237,3 +247,14 @@ def overrides(
             target = nested.setdefault(section, {}) if section else nested
             target[key] = value
     return nested
+
+
+def _spelled_out(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with the long form of `--uniform`. Raises UsageError."""
+    if not params.get("uniform"):
+        return params
+    if params.get("strategy") not in (None, "plain"):
+        raise UsageError(
+            f"--uniform is short for --strategy plain, not {params['strategy']}; pass one of them"
+        )
+    return {**params, "strategy": "plain"}

@@ -18,6 +18,7 @@ def command(
     budget: o.Budget = None,
     ratio: o.Ratios = None,
     strategy: o.Strategy = None,
+    uniform: o.Uniform = False,
     round_to: o.RoundTo = None,
     min_width: o.MinWidth = None,
     patches: o.Patches = None,

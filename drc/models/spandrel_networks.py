@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.errors import ModelError, WeightsError
+from drc.errors import DrcError, ModelError, WeightsError
 from drc.models.blueprint import Blueprint
-from drc.models.traits import Traits, set_traits
+from drc.models.traits import Traits, final_output, get_traits, set_traits
 
 EXTRA = "pip install 'drc-sr[spandrel]'"
 
 Call = Callable[[Any, Tensor], Tensor]
 
+_SAME = 1e-3  # float32 sums in another order
 _WRITES_INTO_ITS_INPUT = {"RCAN"}
 # spandrel promises to run single images only; the code of these relies on it.
 _TAKES_ONE_IMAGE = {"DRUNet", "IPT", "SeemoRe"}
@@ -91,6 +92,48 @@ def build(blueprint: Blueprint, state: Mapping[str, Tensor]) -> nn.Module:
             f"({type(error).__name__}: {_first_line(error)})"
         ) from error
     return _network(descriptor, blueprint)
+
+
+def require(why: str) -> None:
+    """Raise WeightsError, which begins with `why`, unless spandrel can be imported."""
+    _import_spandrel(why)
+
+
+def why_not_plain(model: nn.Module, image: Tensor) -> str | None:
+    """Why spandrel makes another network of state dicts like that of `model`; None if it does not.
+
+    Args:
+        model: a network in eval mode, with its traits. Its weights are replaced by random ones:
+            whether two networks compute the same, initial weights may hide.
+        image: on which both are compared, `(1, C, h, w)` in 0..1.
+    """
+    traits = get_traits(model)
+    _randomise(model)
+    try:
+        plain = open_checkpoint({k: v.clone() for k, v in model.state_dict().items()}, "it")
+    except DrcError as error:
+        return str(error)
+    with torch.no_grad():
+        wanted = final_output(model(image * traits.value_range)) / traits.value_range
+        made = final_output(plain(image))
+    if made.shape != wanted.shape:
+        return f"spandrel takes it for a network x{get_traits(plain).scale}"
+    distance = float((made - wanted).abs().max() / wanted.abs().max())
+    if not distance < _SAME:
+        return f"as {type(plain).__name__} of its own sizes it gives other images"
+    return None
+
+
+def _randomise(model: nn.Module) -> None:
+    """Weights with which every layer passes on about as much as it gets."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * (parameter[0].numel() ** -0.5))
+            else:
+                parameter.add_(0.1 * noise.to(parameter))
 
 
 def _import_spandrel(why: str) -> ModuleType:
@@ -190,4 +233,4 @@ def _first_line(error: BaseException) -> str:
     return text[0] if text else type(error).__name__
 
 
-__all__ = ["EXTRA", "build", "open_checkpoint"]
+__all__ = ["EXTRA", "build", "open_checkpoint", "require", "why_not_plain"]
