@@ -47,7 +47,7 @@ SHORT = ["--steps", "40", "--batch", "4", "--unpaired-batch", "4", "--patch", "1
 
 
 def test_an_adapted_network_is_better_on_the_new_images(folders: Path) -> None:
-    done = drc("adapt", *OPTIONS, *SHORT, "--json", "--output", "run", cwd=folders, timeout=300)
+    done = drc("adapt", *OPTIONS, *SHORT, "--json", "--output", "run", cwd=folders, timeout=1200)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["after"]["psnr"] > facts["before"]["psnr"] + 0.5

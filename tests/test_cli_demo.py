@@ -14,7 +14,7 @@ def test_the_demo_needs_nothing_but_the_package(tmp_path):
     result = drc(
         *["demo", "--json", "--steps", "5"],
         cwd=tmp_path,
-        timeout=600,
+        timeout=1800,
         http_proxy=nowhere,
         https_proxy=nowhere,
     )

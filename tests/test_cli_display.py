@@ -43,7 +43,7 @@ def _on_a_terminal(folder: Path, *arguments: str) -> str:
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(ours)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (0, "result\n")
     return shown.decode()
 

@@ -72,7 +72,7 @@ def test_two_processes_recover_together_and_one_reports(finished_run, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["step"] == "finetune"

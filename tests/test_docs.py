@@ -317,6 +317,6 @@ def test_python_on_the_pages_runs(tmp_path):
         (tmp_path / f"piece{number}.py").write_text(piece)
     program = f"import runpy\nfor n in range({len(pieces)}): runpy.run_path(f'piece{{n}}.py')\n"
     result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=1200
     )
     assert result.returncode == 0, result.stderr

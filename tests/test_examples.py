@@ -42,7 +42,7 @@ def test_example(script, tmp_path):
         env={**os.environ, **environment, "http_proxy": nowhere, "https_proxy": nowhere},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert result.returncode == 0, result.stderr
     for text in PRINTS[script.name]:

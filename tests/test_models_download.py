@@ -245,7 +245,7 @@ def test_an_interrupted_download_is_never_taken_for_the_file(
         assert server.reached_half.wait(60)
         assert not target.exists()
         process.send_signal(ending)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode != 0

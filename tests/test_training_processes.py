@@ -31,7 +31,7 @@ def launch(launcher: str, folder: Path, *arguments: str) -> dict[str, torch.Tens
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *LAUNCHERS[launcher], str(WORKER), str(folder), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return load_file(folder / "result-0.safetensors")
 
@@ -45,7 +45,7 @@ def interrupt(folder: Path, rank: int, number: int) -> tuple[list[int], list[str
         time.sleep(0.02)
     processes[rank].send_signal(number)
     start = time.monotonic()
-    ended = end_of(processes, timeout=60)
+    ended = end_of(processes, timeout=300)
     codes, texts = [e.returncode for e in ended], [e.stderr for e in ended]
     return codes, texts, time.monotonic() - start
 

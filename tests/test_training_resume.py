@@ -28,7 +28,7 @@ from drc.training.loop import finetune
 from drc.training.metrics import MetricsFile
 
 WORKER = Path(__file__).with_name("training_worker.py")
-PATIENCE = 120  # seconds
+PATIENCE = 600
 TIMES = {"seconds": 0, "patches_per_second": 0, "waiting": 0}  # differ from run to run
 
 

@@ -18,22 +18,21 @@ from drc.artifacts.atomic import write_json
 from drc.artifacts.checkpoint import save_dual
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import is_main_process
-from drc.cli.duals import find_dual
+from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.training import TrainSession, facts_of, finish
 from drc.config import AdaptRun
-from drc.data.batches import BatchReader, LrReader
+from drc.data.batches import LrReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.inventory import Source
-from drc.data.unpaired import find_images, unpaired_loader
+from drc.data.unpaired import find_images, open_images, unpaired_loader
 from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.models.dual import AnyDual
 from drc.models.dual_weights import load_dual
 from drc.runtime import eval_mode, resolve_device
-from drc.training.dual_fit import fit_dual
 from drc.training.losses import chain_loss
 from drc.training.processes import process_share
 from drc.training_api import adapt
@@ -68,7 +67,7 @@ class AdaptSession(TrainSession):
         return None if stored is None else Degradation(**stored)
 
     def _estimated(self) -> Degradation | None:
-        scale, (new, sharp) = self.traits.scale, self._looks()
+        scale, (new, sharp) = self.scale, self._looks()
         found = estimate_degradation(list(new * 255), list(sharp * 255), scale)
         words = in_words(found)
         self.display.log(f"the images without HR look {words}; those with HR are made likewise")
@@ -81,8 +80,8 @@ class AdaptSession(TrainSession):
                 "patch": patch, "batch": _ESTIMATED_CROPS, "steps": 1, "seed": self.settings.seed
             }  # fmt: skip
             try:
-                (new,) = unpaired_loader(str(self.settings.data.unpaired), **looks)
-                (sharp,) = crop_loader(self.images, self.traits.scale, **looks)
+                (new,) = unpaired_loader(self.without_hr, **looks)
+                (sharp,) = crop_loader(self.images, self.scale, **looks)
             except DataError:
                 if patch == _ESTIMATED_PATCHES[-1]:
                     raise
@@ -109,28 +108,27 @@ class AdaptSession(TrainSession):
             self.images, traits.scale, patch=options.patch, batch=options.batch, steps=_LOOKS,
             seed=settings.seed, workers=settings.data.workers, degradation=self.degradation,
         )  # fmt: skip
-        reader = BatchReader(
-            crops, traits.scale, traits.value_range, "cpu", channels=traits.channels
-        )
-        return fit_dual(
-            reader, traits.scale, traits.value_range, seed=settings.seed, device=settings.device,
-            progress=self.display,
-        ).cpu()  # fmt: skip
+        return fitted_dual(self, crops)
+
+    @cached_property
+    def without_hr(self) -> list[Path] | list[Tensor]:
+        """The files of the images without HR, or the frames of the video, decoded once."""
+        return open_images(str(self.settings.data.unpaired), self.display.log)
 
     @property
     def unpaired(self) -> Callable[[int], Any]:
         """From a step to the batches of images without HR from there on."""
         options, data = self.settings.train, self.settings.data
         return lambda start: unpaired_loader(
-            str(data.unpaired), patch=options.patch, batch=options.unpaired, steps=options.steps,
+            self.without_hr, patch=options.patch, batch=options.unpaired, steps=options.steps,
             seed=self.settings.seed + 1, start=start, workers=data.workers,
-            share=process_share(), on_skip=self.display.log,
+            cache_bytes=data.cache_bytes, share=process_share(), on_skip=self.display.log,
         )  # fmt: skip
 
     @cached_property
     def test_pairs(self) -> list[ImagePair]:
         folder = self.settings.data.test_data
-        return [] if folder is None else find_pairs(folder, self.traits.scale, "test")
+        return [] if folder is None else find_pairs(folder, self.scale, "test")
 
     @property
     def sources(self) -> list[Source]:
@@ -206,7 +204,7 @@ def look(session: AdaptSession, network: nn.Module) -> dict[str, float]:
     """
     settings, traits = session.settings, session.traits
     crops = unpaired_loader(
-        str(settings.data.unpaired), patch=settings.train.patch, batch=settings.train.unpaired,
+        session.without_hr, patch=settings.train.patch, batch=settings.train.unpaired,
         steps=_LOOKS, seed=settings.seed,
     )  # fmt: skip
     place = resolve_device(settings.device)
@@ -228,7 +226,7 @@ def print_adaptation(session: AdaptSession, as_json: bool) -> None:
     if not is_main_process():
         return
     session.display.close()
-    record = session.run.read_steps()[session.name]
+    record = session.run.read_steps()[session.step]
     told = ("degradation", "before", "after")
     facts = {**facts_of(session), **{name: record[name] for name in told}}
     if as_json:

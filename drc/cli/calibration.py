@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from drc.artifacts.checkpoint import save_dual
-from drc.cli.duals import find_dual
+from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.session import Session
-from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.importance.base import Calibration
 from drc.models.dual import AnyDual
 from drc.models.dual_weights import load_dual
 from drc.pipeline import calibrate
 from drc.processes import lead, own_device
-from drc.training.dual_fit import fit_dual
 
 _CALIBRATION_BATCH = 8
 
@@ -39,7 +37,7 @@ def _crops(session: Session) -> Iterable[Any]:
     settings = session.settings
     batch = min(_CALIBRATION_BATCH, settings.search.patches)
     return crop_loader(
-        session.train_pairs,
+        session.images,
         session.scale,
         patch=settings.search.patch,
         batch=batch,
@@ -77,18 +75,8 @@ def _find_dual(session: Session) -> tuple[AnyDual, str]:
         dual, words = found
     else:
         session.display.log("no trained dual model is given: fitting one on the calibration data")
-        dual = fit_dual(
-            BatchReader(
-                _crops(session), traits.scale, traits.value_range, "cpu", channels=traits.channels
-            ),
-            traits.scale,
-            traits.value_range,
-            steps=settings.search.dual_steps,
-            device=settings.device,
-            seed=settings.seed,
-            progress=session.display,
-        ).cpu()
         steps = settings.search.dual_steps
+        dual = fitted_dual(session, _crops(session), steps)
         words = f"none was given, so one was fitted in {steps} steps on the calibration data"
     save_dual(dual, run.dual_path)
     return dual, words

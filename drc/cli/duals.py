@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from drc.cli.base_session import BaseSession
+from drc.data.batches import BatchReader
 from drc.models.dual import AnyDual
 from drc.models.dual_weights import dual_with, load_dual
 from drc.models.registry import get_preset
 from drc.models.traits import Traits
 from drc.models.weights import locate_dual
+from drc.training.dual_fit import FIT_STEPS, fit_dual
 
 
 def find_dual(
@@ -33,3 +39,13 @@ def find_dual(
         if path is not None:
             return load_dual(path, traits.scale), "shipped with drc"
     return None
+
+
+def fitted_dual(session: BaseSession, crops: Iterable[Any], steps: int = FIT_STEPS) -> AnyDual:
+    """A dual model fitted to `(lr, hr)` crops of the session's images, on the CPU."""
+    traits, settings = session.traits, session.settings
+    reader = BatchReader(crops, traits.scale, traits.value_range, "cpu", channels=traits.channels)
+    return fit_dual(
+        reader, traits.scale, traits.value_range, steps=steps, seed=settings.seed,
+        device=settings.device, progress=session.display,
+    ).cpu()  # fmt: skip

@@ -57,7 +57,7 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
         # Later steps refuse a network that has changed its scale meanwhile.
         fixed = {"scale": session.scale, "rounds": session.rounds}
         settings = session.settings = settings.model_copy(update=fixed)
-        new = settings.output, session.name, session.scale, session.plain_settings()
+        new = settings.output, session.label, session.scale, session.plain_settings()
         session.folder = lead(lambda: RunFolder.create(*new))
         session.display.log(f"run folder: {session.run.path}")
         try:

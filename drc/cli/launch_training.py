@@ -50,7 +50,7 @@ def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> 
         _refuse_changes(run, load_settings(None, {}, base, kind), settings)
     display = Display(bool(params["quiet"]))
     try:
-        session = _session_class(name)(settings, display, name, run)
+        session = _session_class(name)(settings, display, f"drc {name}", run)
         from drc.processes import lead, together
 
         with together(settings.device):

@@ -34,7 +34,7 @@ def command(
 
         pruned = run_prune(session)
         before, after = (
-            sum(p.numel() for p in network.parameters()) for network in (session.dense, pruned)
+            sum(p.numel() for p in network.parameters()) for network in (session.network, pruned)
         )
         result = {
             "pruned": str(session.run.pruned_path),

@@ -14,12 +14,12 @@ from torch import nn
 
 from drc.artifacts.plan import Plan
 from drc.artifacts.run_folder import RunFolder
-from drc.cli.display import Display, is_main_process
+from drc.cli.base_session import BaseSession
+from drc.cli.display import is_main_process
 from drc.cli.errors import Interrupted
 from drc.config import RunSettings, SearchSettings
 from drc.config_training import FinetuneSettings
 from drc.data.bundled import bundled_pairs
-from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.errors import DrcError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
@@ -28,50 +28,32 @@ from drc.importance.base import Calibration, get_criterion
 from drc.models.blind import KernelEstimator
 from drc.models.dual import DualModel
 from drc.models.dual_weights import load_dual
-from drc.models.resolve import open_network, open_saved, open_teacher
-from drc.models.traits import Traits, get_traits
+from drc.models.resolve import open_saved, open_teacher
 from drc.processes import exchange, lead
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
-from drc.runtime import resolve_device, seed_everything
+from drc.runtime import resolve_device
 from drc.strategies.base import get_strategy
 from drc.training.distill import teacher_factor
 from drc.training.feature_distill import find_places
 
 
 @dataclass
-class Session:
+class Session(BaseSession):
     """What the steps of one command share.
 
     Attributes:
-        settings: of this run.
-        display: where logs and progress go.
-        command: what the user typed, such as `drc prune`.
-        folder: the run folder, once it is made.
         calibration: set by the first step that needs it.
         whole: the run of which this is the first round; None for a run of its own.
     """
 
     settings: RunSettings
-    display: Display
-    command: str
-    folder: RunFolder | None = None
     calibration: Calibration | None = None
     whole: Session | None = None
 
-    @property
-    def run(self) -> RunFolder:
-        if self.folder is None:
-            raise RuntimeError("the run folder is made before the first step")
-        return self.folder
-
     @cached_property
-    def dense(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """The network before compression. Raises UsageError, WeightsError and ModelError."""
-        if self.whole is not None:
-            return self.whole.dense
-        settings = self.settings
-        seed_everything(settings.seed)  # every command must draw the same initial weights
-        return open_network(settings.model, settings.weights, settings.scale, self.display)
+        return super().network if self.whole is None else self.whole.network
 
     @property
     def rounds(self) -> int:
@@ -91,7 +73,7 @@ class Session:
         }
         first = Session(settings.model_copy(update=changes), self.display, self.command)
         first.whole = self
-        new = run.path, self.name, self.scale, first.plain_settings()
+        new = run.path, self.label, self.scale, first.plain_settings()
         first.folder = lead(lambda: run if run.steps_path.exists() else RunFolder.create(*new))
         return first
 
@@ -99,7 +81,7 @@ class Session:
     def base(self) -> nn.Module:
         """What search and pruning start from: the dense network, or what a first round left."""
         if self.rounds == 1:
-            return self.dense
+            return self.network
         return self.saved(need(self.run.first_round.finetuned_path, "network", "drc compress"))
 
     @property
@@ -127,39 +109,18 @@ class Session:
         """What recovery learns from, a network of the same scale. Raises DrcError."""
         name = self.settings.finetune.teacher
         if name is None:
-            return self.dense
+            return self.network
         if self.whole is not None:
             return self.whole.teacher
         teacher = open_teacher(name, self.scale, self.display)
         teacher_factor(self.traits, teacher)
         if self.settings.finetune.features:
-            find_places(self.dense, teacher)
+            find_places(self.network, teacher)
         return teacher
-
-    @property
-    def traits(self) -> Traits:
-        return get_traits(self.dense)
-
-    @property
-    def scale(self) -> int:
-        return self.traits.scale
-
-    @property
-    def name(self) -> str:
-        """What the run folder calls the network."""
-        if self.settings.model is None:
-            return self.traits.preset or type(self.dense).__name__
-        return self.settings.model.rpartition(":")[2]
 
     def saved(self, path: Path) -> nn.Module:
         """A compressed network of this run. Raises WeightsError."""
         return open_saved(self.settings.model, path)
-
-    @cached_property
-    def train_pairs(self) -> list[ImagePair]:
-        """The images for calibration and recovery. Raises DataError."""
-        folder = self.settings.data.data
-        return bundled_pairs() if folder is None else find_pairs(folder, self.scale)
 
     @property
     def test_data(self) -> str | None:
@@ -176,17 +137,6 @@ class Session:
         if data == BUNDLED:
             return bundled_pairs("test")
         return find_pairs(data, self.scale, "test")
-
-    @property
-    def degradation(self) -> Degradation | None:
-        """What makes the LR crops for calibration and recovery; None for LR files or bicubic.
-
-        Raises UsageError.
-        """
-        data = self.settings.data
-        if data.degradation == "bicubic":
-            return None
-        return Degradation(data.degradation, self.scale, data.noise)
 
     @property
     def inference(self) -> Inference:
@@ -209,14 +159,14 @@ class Session:
         get_strategy(settings.search.strategy)
         get_criterion(settings.prune.importance)
         get_criterion(settings.search.sensitivity)
-        _ = self.inference, self.dense, self.degradation, self.train_pairs, self.test_pairs
+        _ = self.inference, self.network, self.degradation, self.images, self.test_pairs
         if self.traits.channels not in (1, 3):
             raise UsageError(
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "
                 "use drc.compress(model, loader) from Python, with batches of your own"
             )
-        if isinstance(self.dense, KernelEstimator) and settings.finetune.kernel_weight:
-            self._check_blur(self.dense.kernel_size)
+        if isinstance(self.network, KernelEstimator) and settings.finetune.kernel_weight:
+            self._check_blur(self.network.kernel_size)
         if settings.search.dual_weight or settings.finetune.dual_weight:
             DualModel(self.scale)  # refuses a scale that it cannot have
         if settings.dual is not None:
@@ -230,15 +180,15 @@ class Session:
         if patch < size:
             raise UsageError(
                 f"crops of {patch}x{patch} LR pixels do not show the {size}x{size} blur kernels "
-                f"that {self.name} estimates; set --patch (finetune.patch) to {size} or more, or "
+                f"that {self.label} estimates; set --patch (finetune.patch) to {size} or more, or "
                 "finetune.kernel_weight to 0"
             )
 
     @property
     def lacks_blur(self) -> bool:
         """Whether a network that estimates blur is to learn from images that have none."""
-        sharp = self.degradation is None and any(pair.lr is None for pair in self.train_pairs)
-        return sharp and isinstance(self.dense, KernelEstimator)
+        sharp = self.degradation is None and any(pair.lr is None for pair in self.images)
+        return sharp and isinstance(self.network, KernelEstimator)
 
     @contextmanager
     def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:
@@ -275,10 +225,6 @@ class Session:
             self.settings = self.settings.model_copy(update={"search": search})
             if is_main_process():
                 self.run.write_config(self.plain_settings())
-
-    def plain_settings(self) -> dict[str, Any]:
-        """The settings as `config.yaml` holds them."""
-        return self.settings.model_dump(mode="json", exclude={"output"})
 
     def record(self, name: str, facts: dict[str, Any]) -> None:
         if is_main_process():

@@ -104,7 +104,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
         network = api.finetune(
             session.saved(run.pruned_path),
             lambda start: crop_loader(
-                session.train_pairs,
+                session.images,
                 session.scale,
                 patch=options.patch,
                 batch=options.batch,
@@ -135,7 +135,7 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
 
 def _keep_track(session: Session, goes_on: bool) -> None:
     """List the training images, or see that they are still those listed. Raises RunError."""
-    path, sources = session.run.inventory_path, [named(pair) for pair in session.train_pairs]
+    path, sources = session.run.inventory_path, [named(pair) for pair in session.images]
     if goes_on and path.exists():
         check_inventory(path, sources)
     else:
@@ -190,7 +190,7 @@ def _measure(session: Session) -> Report:
         start = time.perf_counter()
         report = collect(
             Networks(
-                before=session.dense,
+                before=session.network,
                 pruned=session.saved(run.pruned_path),
                 recovered=session.saved(run.finetuned_path) if finetuned else None,
             ),

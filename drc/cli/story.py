@@ -91,7 +91,7 @@ def _files(session: Session) -> dict[str, str]:
 
 def _images_in_words(session: Session) -> str:
     folder = session.settings.data.data
-    count = len(session.train_pairs)
+    count = len(session.images)
     images = f"{count} images of {folder}" if folder else f"{count} bundled photos"
     blur = session.degradation
     return images if blur is None else f"{images}, {blur.in_words()}"
@@ -117,5 +117,5 @@ def recovery_in_words(session: Session) -> str:
 
 
 def _shared_images(session: Session) -> int:
-    used = {pair.hr.resolve() for pair in session.train_pairs}
+    used = {pair.hr.resolve() for pair in session.images}
     return sum(pair.hr.resolve() in used for pair in session.test_pairs)

@@ -15,22 +15,20 @@ from torch import nn
 from drc import __version__
 from drc.artifacts.checkpoint import save, save_dual
 from drc.artifacts.run_folder import RunFolder
-from drc.cli.display import Display, is_main_process
+from drc.cli.base_session import BaseSession
+from drc.cli.display import is_main_process
 from drc.cli.duals import find_dual
 from drc.cli.errors import Interrupted
 from drc.config import TrainRun
-from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
-from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut, split_off
 from drc.data.inventory import check_inventory, named, write_inventory
 from drc.errors import UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.models.dual import AnyDual
-from drc.models.resolve import open_network, open_teacher
-from drc.models.traits import Traits, get_traits
-from drc.runtime import resolve_device, seed_everything
+from drc.models.resolve import open_teacher
+from drc.runtime import resolve_device
 from drc.training.distill import teacher_factor
 from drc.training.metrics import require_tracker
 from drc.training.processes import process_share
@@ -41,37 +39,15 @@ _MUCH_WAITING = 0.1  # of the training time
 
 
 @dataclass
-class TrainSession:
-    """What `drc train` and `drc adapt` share.
-
-    Attributes:
-        settings: of this run.
-        display: where logs and progress go.
-        name: of the command.
-        folder: the run folder: that of a run that goes on, or the new one once it is made.
-    """
+class TrainSession(BaseSession):
+    """What `drc train` and `drc adapt` share."""
 
     settings: TrainRun
-    display: Display
-    name: str
-    folder: RunFolder | None = None
 
     @property
-    def run(self) -> RunFolder:
-        if self.folder is None:
-            raise RuntimeError("the run folder is made before the training")
-        return self.folder
-
-    @cached_property
-    def network(self) -> nn.Module:
-        """The network to start from. Raises UsageError, WeightsError and ModelError."""
-        settings = self.settings
-        seed_everything(settings.seed)
-        return open_network(settings.model, settings.weights, settings.scale, self.display)
-
-    @property
-    def traits(self) -> Traits:
-        return get_traits(self.network)
+    def step(self) -> str:
+        """What `steps.json` calls the work: `train` or `adapt`."""
+        return self.command.removeprefix("drc ")
 
     @cached_property
     def teacher(self) -> nn.Module | None:
@@ -79,7 +55,7 @@ class TrainSession:
         if options.teacher is None:
             return None
         require_weight(options)
-        teacher = open_teacher(options.teacher, self.traits.scale, self.display)
+        teacher = open_teacher(options.teacher, self.scale, self.display)
         teacher_factor(self.traits, teacher)
         return teacher
 
@@ -93,15 +69,9 @@ class TrainSession:
         return found[0] if found else new_dual(self.network, settings.train, settings.seed)
 
     @cached_property
-    def images(self) -> list[ImagePair]:
-        """All images of the training folder. Raises DataError."""
-        folder = self.settings.data.data
-        return bundled_pairs() if folder is None else find_pairs(folder, self.traits.scale)
-
-    @cached_property
     def pairs(self) -> tuple[list[ImagePair], list[ImagePair]]:
         """Images to train on, and held-out ones. Raises DataError."""
-        data, scale, images = self.settings.data, self.traits.scale, self.images
+        data, scale, images = self.settings.data, self.scale, self.images
         every = self.settings.train.validate_every
         if data.val_data == "none" or (data.val_data is None and not every):
             return images, []
@@ -110,17 +80,10 @@ class TrainSession:
         return split_off(images, data.val_images)
 
     @cached_property
-    def degradation(self) -> Degradation | None:
-        data = self.settings.data
-        if data.degradation == "bicubic":
-            return None
-        return Degradation(data.degradation, self.traits.scale, data.noise)
-
-    @cached_property
     def held(self) -> HeldOut | None:
         """The held-out images, degraded as the training crops are."""
         _, held = self.pairs
-        return HeldOut(held, self.traits.scale, self.degradation) if held else None
+        return HeldOut(held, self.scale, self.degradation) if held else None
 
     @property
     def measure(self) -> Measure | None:
@@ -136,13 +99,6 @@ class TrainSession:
         own = self.settings.data.val_data not in (None, "none")
         return [named(pair) for pair in [*self.images, *(self.pairs[1] if own else [])]]
 
-    @property
-    def label(self) -> str:
-        """What the run folder calls the network."""
-        if self.settings.model is None:
-            return self.traits.preset or type(self.network).__name__
-        return self.settings.model.rpartition(":")[2]
-
     def check(self) -> None:
         """Find out early, before hours of work, that an input cannot be used."""
         resolve_device(self.settings.device)
@@ -154,7 +110,7 @@ class TrainSession:
         if self.traits.channels not in (1, 3):
             raise UsageError(
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "
-                f"use drc.{self.name}(model, loader) from Python, with batches of your own"
+                f"use drc.{self.step}(model, loader) from Python, with batches of your own"
             )
 
     def check_own(self) -> None:
@@ -165,9 +121,8 @@ class TrainSession:
 
     def new_folder(self, kind: str) -> RunFolder:
         """Make the run folder, with the list of the training images."""
-        settings = self.settings
-        plain = settings.model_dump(mode="json", exclude={"output"})
-        run = RunFolder.create(settings.output, self.label, self.traits.scale, plain, kind)
+        new = self.settings.output, self.label, self.scale, self.plain_settings()
+        run = RunFolder.create(*new, kind)
         write_inventory(run.inventory_path, self.sources)
         return run
 
@@ -177,7 +132,7 @@ class TrainSession:
         images, _ = self.pairs
         return lambda start: crop_loader(
             images,
-            self.traits.scale,
+            self.scale,
             patch=options.patch,
             batch=options.batch,
             steps=options.steps,
@@ -222,7 +177,7 @@ def finish(
     session: TrainSession, work: Callable[[], nn.Module], facts: dict[str, Any] | None = None
 ) -> None:
     """Do the work, then save the network and the dual model and record the step with its facts."""
-    run, name = session.run, session.name
+    run, name = session.run, session.step
     earlier = run.read_steps().get(name, {})
     start = time.perf_counter() - float(earlier.get("seconds", 0.0))
     finished = False
@@ -273,7 +228,7 @@ def facts_of(session: TrainSession) -> dict[str, Any]:
         "trained": str(run.trained_path),
         "metrics": str(run.metrics_path),
         "steps": session.settings.train.steps,
-        "seconds": run.read_steps()[session.name]["seconds"],
+        "seconds": run.read_steps()[session.step]["seconds"],
         "patches_per_second": lines[-1]["patches_per_second"],
         "waiting": lines[-1]["waiting"],
     }

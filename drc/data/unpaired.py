@@ -15,8 +15,8 @@ from drc.data.video import VIDEO_SUFFIXES, read_frames
 from drc.data.windows import random_view
 from drc.errors import DataError
 
-Source = Path | str | Sequence[Path | str]
-"""A folder of images, a video file, or a list of image files."""
+Source = Path | str | Sequence[Path | str] | Sequence[Tensor]
+"""A folder of images, a video file, a list of image files, or images decoded already."""
 
 
 def find_images(folder: Path | str) -> list[Path]:
@@ -52,19 +52,25 @@ class UnpairedDataset(RandomCrops):
         patch: side of the crops in pixels.
         length: number of items.
         seed: any integer.
+        cache_bytes: memory for decoded files, shared by all loader processes.
 
     Raises:
         DataError: as `RandomCrops`.
     """
 
     def __init__(
-        self, images: Sequence[Path] | Sequence[Tensor], patch: int, length: int, seed: int
+        self,
+        images: Sequence[Path] | Sequence[Tensor],
+        patch: int,
+        length: int,
+        seed: int,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.images: list[Path | Tensor] = list(images)
         self.patch = patch
         files = [image for image in self.images if isinstance(image, Path)]
-        cache_bytes = CACHE_BYTES if files else 0
-        super().__init__(files, len(self.images), patch, 1, length, seed, cache_bytes)
+        cached = cache_bytes if files else 0
+        super().__init__(files, len(self.images), patch, 1, length, seed, cached)
         for image in self.images:
             if isinstance(image, Tensor):
                 self._check_size("a frame of the video", image.shape[-2], image.shape[-1])
@@ -95,6 +101,7 @@ def unpaired_loader(
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
     on_skip: OnSkip | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> StepLoader:
     """Batches of random crops of LR images, for steps `start` to `steps - 1` of a run.
 
@@ -102,8 +109,10 @@ def unpaired_loader(
     `read_frames` does. Batches, shares and unusable images are as for `drc.data.crops.crop_loader`.
 
     Args:
-        source: a folder as `find_images` takes it, a video file, or image files.
+        source: a folder as `find_images` takes it, a video file, image files, or decoded images,
+            `(3, H, W)` uint8.
         patch: side of the crops in pixels.
+        cache_bytes: memory for decoded files.
         batch, steps, start, workers, share, on_skip: as for `StepLoader`.
         seed: any integer.
 
@@ -114,7 +123,8 @@ def unpaired_loader(
         DataError: no images, unusable ones, or some that are smaller than the patch.
         UsageError: a video, and PyAV is not installed; a share that cannot be.
     """
-    dataset = UnpairedDataset(_opened(source, on_skip), patch, steps * batch, seed)
+    images = open_images(source, on_skip)
+    dataset = UnpairedDataset(images, patch, steps * batch, seed, cache_bytes)
     return StepLoader(
         dataset,
         batch=batch,
@@ -126,13 +136,18 @@ def unpaired_loader(
     )
 
 
-def _opened(source: Source, on_skip: OnSkip | None) -> list[Path] | list[Tensor]:
-    if not isinstance(source, (str, Path)):
-        return [Path(image) for image in source]
-    path = Path(source)
-    if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
-        return read_frames(path, on_skip=on_skip)
-    return find_images(path)
+def open_images(source: Source, on_skip: OnSkip | None = None) -> list[Path] | list[Tensor]:
+    """The files of a source, or the frames of a video, `(3, H, W)` uint8.
+
+    Raises DataError and UsageError as `find_images` and `read_frames` do.
+    """
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
+            return read_frames(path, on_skip=on_skip)
+        return find_images(path)
+    frames = [image for image in source if isinstance(image, Tensor)]
+    return frames or [Path(image) for image in source if not isinstance(image, Tensor)]
 
 
 def _images(entries: Iterable[Path]) -> list[Path]:
@@ -143,4 +158,4 @@ def _seen(entry: Path) -> bool:
     return not entry.name.startswith(".")
 
 
-__all__ = ["UnpairedDataset", "find_images", "unpaired_loader"]
+__all__ = ["UnpairedDataset", "find_images", "open_images", "unpaired_loader"]

@@ -16,6 +16,9 @@ from drc.runtime import Progress, resolve_device
 from drc.training.randomness import isolated
 from drc.training.schedule import learning_rate
 
+FIT_STEPS = 200
+"""Steps of a fit where nobody asks for another number."""
+
 _WARMUP = 10
 _SOLVED_BATCHES = 4
 _RIDGE = 1e-6  # of the mean feature energy; keeps the closed form solvable on flat images
@@ -26,7 +29,7 @@ def fit_dual(
     scale: int,
     value_range: float,
     *,
-    steps: int = 200,
+    steps: int = FIT_STEPS,
     lr: float = 3e-4,
     seed: int = 0,
     device: str | torch.device = "auto",

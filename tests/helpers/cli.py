@@ -29,7 +29,7 @@ TINY = {
 
 
 def drc(
-    *arguments: str | Path, cwd: Path, timeout: float = 120, **environment: str
+    *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `drc arguments` in `cwd`, without a terminal and with an empty torch hub cache."""
     return subprocess.run(
@@ -58,7 +58,7 @@ def interrupt(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not ready():
             assert process.poll() is None, (cwd / "stderr").read_text()
             assert time.monotonic() < deadline, "the command never got there"

@@ -18,7 +18,7 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def launch(*arguments: str | Path, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess:
+def launch(*arguments: str | Path, cwd: Path, timeout: float = 1200) -> subprocess.CompletedProcess:
     """Two processes by torchrun, of one thread each."""
     return subprocess.run(
         [sys.executable, *TORCHRUN, *map(str, arguments)],
@@ -48,7 +48,7 @@ def start_two(*arguments: str | Path, cwd: Path) -> list[subprocess.Popen[str]]:
 
 
 def end_of(
-    processes: list[subprocess.Popen[str]], timeout: float = 120
+    processes: list[subprocess.Popen[str]], timeout: float = 600
 ) -> list[subprocess.CompletedProcess[str]]:
     """How they ended; none is left running."""
     try:
