@@ -185,6 +185,16 @@ class RunFolder:
         return self.path / "report.md"
 
     @property
+    def page_path(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
+
+    @property
+    def plots_path(self) -> Path:
+        """The folder of the plots as pictures."""
+        return self.path / "plots"
+
+    @property
     def kernels_path(self) -> Path:
         return self.path / "kernels.png"
 

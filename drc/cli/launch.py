@@ -70,7 +70,10 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
 
 @contextmanager
 def old_run(
-    command: str, params: Mapping[str, Any], same_settings: bool = False
+    command: str,
+    params: Mapping[str, Any],
+    same_settings: bool = False,
+    checked: bool = True,
 ) -> Iterator[Session]:
     """A session in the run folder of `--run`, or the newest.
 
@@ -78,6 +81,7 @@ def old_run(
         command: such as `drc prune`.
         params: the options given.
         same_settings: refuse options that differ from what the run was started with.
+        checked: see first that network and images can be used.
     """
     if same_settings and params.get("output") is not None:
         raise UsageError("--output names a new run; go on with an old one by --run")
@@ -99,7 +103,8 @@ def old_run(
         )
     with _session(settings, params, command) as session:
         session.folder = run
-        check(session)
+        if checked:
+            check(session)
         changes = settings != stored and is_main_process()
         resumable = command == "drc finetune"
         if changes and resumable:

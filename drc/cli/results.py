@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from drc.report.schema import Report
 
 
-def print_report(report: Report, as_json: bool) -> None:
-    """The whole report: the table, or the JSON of `drc.report.schema`."""
+def print_report(report: Report, as_json: bool, markdown: bool = False) -> None:
+    """The whole report: the table, the JSON of `drc.report.schema`, or Markdown."""
     if not is_main_process():
         return
     if as_json:
         print(report.to_json())
+        return
+    if markdown:
+        from drc.report.markdown import to_markdown
+
+        print(to_markdown(report), end="")
         return
     from drc.report.table import print_table
 

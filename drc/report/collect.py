@@ -22,6 +22,7 @@ from drc.evaluation.bicubic import Bicubic
 from drc.evaluation.complexity import Complexity, complexity
 from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency
+from drc.evaluation.latency_table import device_name
 from drc.models.traits import get_traits
 from drc.report.kernels import kernel_errors, kernel_grid
 from drc.report.schema import (
@@ -137,6 +138,7 @@ def collect(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=story.command,
         versions=_versions(),
+        machine=_machine(),
         model=plan.model,
         scale=plan.scale,
         weights=story.weights,
@@ -290,3 +292,8 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def _machine() -> str:
+    """The processor, and the system around it; a GPU is named where its times are."""
+    return f"{device_name(torch.device('cpu'))}, {platform.system()}"

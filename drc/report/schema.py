@@ -129,6 +129,7 @@ class Report(_Part):
         created: UTC time, ISO 8601.
         command: what made the report.
         versions: of drc, torch and Python.
+        machine: processor and system that measured; empty in reports of older versions.
         model: registered name or class name.
         scale: HR side over LR side.
         weights: in words, where the starting weights came from.
@@ -149,6 +150,7 @@ class Report(_Part):
     created: str
     command: str
     versions: dict[str, str]
+    machine: str = ""
     model: str
     scale: int
     weights: str

@@ -1,0 +1,83 @@
+"""What `drc report` writes for people to look at: the HTML page of a run, and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drc.artifacts.atomic import write_text
+from drc.cli.reproduce import recipe
+from drc.cli.session import Session
+from drc.cli.stages import run_report
+from drc.errors import DrcError
+from drc.processes import lead
+from drc.report.gallery import DEFAULT_PHOTOS, Photo, choose, photograph
+from drc.report.html.page import page
+from drc.report.markdown import to_markdown
+from drc.report.plots import require_matplotlib, save_plots
+from drc.report.run_files import read_report, read_run
+from drc.report.schema import Report
+
+
+def report_on(session: Session, params: Mapping[str, Any]) -> Report:
+    """Measure a run, or read what was measured, and write the page and the plots asked for.
+
+    Raises:
+        UsageError: matplotlib is missing for plots.
+        RunError: nothing is pruned or measured yet, or a file cannot be written.
+        DrcError: as the networks, images and files raise it.
+    """
+    if params["png"]:
+        require_matplotlib()
+    measured = bool(params["measure"])
+    report = run_report(session) if measured else lead(lambda: read_report(session.run))
+    if not (params["html"] or params["png"]):
+        return report
+    return lead(lambda: _with_pages(session, report, params, measured))
+
+
+def _with_pages(
+    session: Session, report: Report, params: Mapping[str, Any], measured: bool
+) -> Report:
+    run = session.run
+    if params["png"]:
+        report.files["plots"] = str(run.plots_path)
+        for plot in save_plots([read_run(run, report)], run.plots_path):
+            session.display.log(f"plot: {plot}")
+    if params["html"]:
+        path = params["output"] or run.page_path
+        report.files["page"] = str(path)
+        count = DEFAULT_PHOTOS if params["photos"] is None else params["photos"]
+        photos, problem = _photos(session, report, count)
+        again = recipe(session.settings)
+        text = page(read_run(run, report), photos, again, photo_problem=problem)
+        write_text(path, text)
+        session.display.log(f"page: {path}")
+    if measured:  # what was read stays as it was
+        write_text(run.report_path, report.to_json() + "\n")
+        write_text(run.markdown_path, to_markdown(report))
+    return report
+
+
+def _photos(session: Session, report: Report, count: int) -> tuple[list[Photo], str]:
+    """The test images through the networks, or why there are none."""
+    if not count:
+        return [], ""
+    if session.test_data is None:
+        return [], "no photos: there are no test images (--test-data none)"
+    run, networks = session.run, {"dense": session.network}
+    try:
+        networks["pruned"] = session.saved(run.pruned_path)
+        if report.recovered:
+            networks["recovered"] = session.saved(run.finetuned_path)
+        pairs = choose(session.test_pairs, report.data.images, count)
+        shown = photograph(
+            networks,
+            pairs,
+            inference=session.inference,
+            device=session.settings.device,
+            progress=session.display,
+        )
+    except DrcError as error:  # the figures are worth a page without photos
+        return [], f"no photos: {error}"
+    return shown, ""

@@ -1,0 +1,126 @@
+"""The page's charts as inline SVG; colours come from the page's style sheet, by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from drc.report.html.svg import Axis, axis, element, frame, number, picture
+from drc.report.points import Point, Scatter, share
+
+_WIDTH, _HEIGHT = 460, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 28, 44
+_MOST_STEPS = 400  # points of a line
+
+
+def plan_chart(groups: Mapping[str, tuple[int, int]]) -> Markup:
+    """A column per channel group: its channels as an outline, those kept filled.
+
+    Args:
+        groups: name -> `(keep, of)`, in the order of the network.
+    """
+    width, height = 920.0, 230.0
+    x = Axis(0, len(groups), 46, width - 8, ())
+    y = axis([0, *(of for _, of in groups.values())], height - 24, 26, 4)
+    parts = []
+    for tick in y.ticks:
+        at = y(tick)
+        parts.append(element("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"))
+        place = {"x": x.start - 6, "y": at + 4, "text_anchor": "end"}
+        parts.append(element("text", number(tick), class_="tick", **place))
+    gap = 0.12 if len(groups) > 60 else 0.2
+    for place_, (name, (keep, of)) in enumerate(groups.items()):
+        left, right = x(place_ + gap), x(place_ + 1 - gap)
+        box = {"x": left, "width": max(0.8, right - left)}
+        parts.append(
+            element(
+                "g",
+                element("title", f"{name}: {keep} of {of} ({keep / of:.0%})"),
+                element("rect", y=y(of), height=y(0) - y(of), class_="of", **box),
+                element(
+                    "rect", y=y(keep), height=y(0) - y(keep),
+                    class_=f"kept share{share(keep, of)}", **box,
+                ),
+            )
+        )  # fmt: skip
+    parts.append(element("text", "channels", x=4, y=14, class_="label"))
+    middle = (x.start + x.end) / 2
+    words = "channel groups, in the order of the network"
+    parts.append(
+        element("text", words, x=middle, y=height - 4, class_="label", text_anchor="middle")
+    )
+    total = f"{sum(k for k, _ in groups.values())} of {sum(o for _, o in groups.values())}"
+    return picture(width, height, f"Channels kept per group, {total} in all", parts)
+
+
+def scatter_chart(chart: Scatter, joined: bool = False) -> Markup:
+    """Points with their labels; `joined` draws a line through them."""
+    x = axis([p.x for p in chart.points], _LEFT, _WIDTH - _RIGHT)
+    y = axis([p.y for p in chart.points], _HEIGHT - _BOTTOM, _TOP)
+    parts = frame(x, y, chart.x_label, chart.y_label)
+    if joined:
+        path = " ".join(f"{x(p.x):.1f},{y(p.y):.1f}" for p in chart.points)
+        parts.append(element("polyline", points=path, class_="joined"))
+    rows: list[float] = []
+    for point in sorted(chart.points, key=lambda p: y(p.y)):
+        parts += _marked(point, x, y, rows)
+    told = "; ".join(f"{p.label}: {number(p.x)}, {number(p.y)}" for p in chart.points)
+    label = f"{chart.title}. {chart.x_label} and {chart.y_label} of {told}"
+    return picture(_WIDTH, _HEIGHT, label, parts)
+
+
+def _marked(point: Point, x: Axis, y: Axis, rows: list[float]) -> list[Markup]:
+    """A mark and its label, moved down below those of the points above it."""
+    at, height = x(point.x), y(point.y)
+    row = height + 4
+    while any(abs(row - other) < 13 for other in rows):
+        row += 2
+    rows.append(row)
+    right = at < (x.start + x.end) / 2
+    text = {"x": at + (10 if right else -10), "text_anchor": "start" if right else "end"}
+    title = element("title", f"{point.label}: {number(point.x)}, {number(point.y)}")
+    return [
+        element("g", title, _shape(point.kind, at, height), class_=f"point {point.kind}"),
+        element("text", point.label, y=row, class_="name", **text),
+    ]
+
+
+def _shape(kind: str, x: float, y: float) -> Markup:
+    """Kinds differ in shape as well as in colour."""
+    if kind == "dense":
+        return element("rect", x=x - 5, y=y - 5, width=10, height=10)
+    if kind == "pruned":
+        return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 12h-14z")
+    if kind == "plan":
+        return element("circle", cx=x, cy=y, r=5)
+    return element("path", d=f"M{x:.1f} {y - 7:.1f}l7 7-7 7-7-7z")
+
+
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]], y_label: str, title: str
+) -> Markup:
+    """Lines over training steps, with a key below; each has a dash pattern of its own."""
+    points = [point for line in series.values() for point in line]
+    rows = (len(series) + 2) // 3
+    x = axis([0, *(step for step, _ in points)], _LEFT, _WIDTH - _RIGHT)
+    y = axis([value for _, value in points], _HEIGHT - _BOTTOM, _TOP)
+    parts = frame(x, y, "steps", y_label)
+    for place, (name, line) in enumerate(series.items()):
+        every = max(1, -(-len(line) // _MOST_STEPS))
+        shown = [*line[::every], *line[-1:]]
+        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in shown)
+        drawn = "polyline" if len(line) > 1 else "circle"
+        spot = {"points": path} if len(line) > 1 else dict(cx=x(line[0][0]), cy=y(line[0][1]), r=3)
+        words = element("title", f"{name}, {number(line[0][1])} to {number(line[-1][1])}")
+        parts.append(element(drawn, words, class_=f"line line{place}", **spot))
+        left, top = _LEFT + (place % 3) * 130, _HEIGHT + 10 + 18 * (place // 3)
+        parts.append(
+            element("line", x1=left, x2=left + 26, y1=top, y2=top, class_=f"line line{place}")
+        )
+        parts.append(element("text", name, x=left + 32, y=top + 4, class_="name"))
+    ends = ", ".join(f"{n} from {number(p[0][1])} to {number(p[-1][1])}" for n, p in series.items())
+    return picture(_WIDTH, _HEIGHT + 18 * rows, f"{title}: {ends}", parts)
+
+
+__all__ = ["line_chart", "plan_chart", "scatter_chart"]
