@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 from helpers.cli import drc
@@ -13,7 +12,7 @@ from helpers.cli import drc
 import drc as package
 
 COMMANDS = ("demo", "compress", "search", "prune", "finetune", "report", "models")
-HEAVY = ("torch", "numpy", "rich", "PIL")
+HEAVY = ("torch", "numpy", "rich", "PIL", "jinja2")
 
 
 def _imported_by(arguments: list[str]) -> set[str]:
@@ -32,15 +31,6 @@ def _imported_by(arguments: list[str]) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"]])
 def test_help_imports_nothing_heavy(arguments):
     assert _imported_by(arguments) == set()
-
-
-def test_help_takes_less_than_three_tenths_of_a_second(tmp_path):
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert drc("--help", cwd=tmp_path).returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.3
 
 
 @pytest.mark.parametrize("command", COMMANDS)
