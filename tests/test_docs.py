@@ -1,4 +1,4 @@
-"""The documentation says what is true: names, options, settings, fields, links and code."""
+"""The documentation says what is true: names, options, settings and fields."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import ast
 import dataclasses
 import inspect
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_origin
@@ -16,6 +13,7 @@ from typing import get_args, get_origin
 import pytest
 import typer
 import yaml
+from helpers.docs import COMMANDS, DOCS, ROOT, options_of
 from pydantic import BaseModel
 
 import drc
@@ -32,13 +30,6 @@ from drc.recipes import list_recipes, settings_of
 from drc.report.schema import Report
 from drc.strategies.base import list_strategies
 from drc.training.objective import TERMS
-
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-TEXTS = [ROOT / "README.md", *PAGES]
-COMMANDS = typer.main.get_command(app).commands
-
 
 SPEED = ("patches_per_second", "waiting")
 VALIDATION = ("validation", "validation_seconds")
@@ -69,12 +60,6 @@ def names(cell: str) -> list[str]:
 
 def code(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)
-
-
-def options_of(command: str) -> set[str]:
-    """The long options of a command, from the command line itself."""
-    found = (o for parameter in COMMANDS[command].params for o in parameter.opts)
-    return {option for option in found if option.startswith("--")}
 
 
 TRAINING = ("train", "adapt")
@@ -167,20 +152,6 @@ def test_settings_example_is_accepted(tmp_path):
     path.write_text(example)
     given = yaml.safe_load(example)
     assert load_settings(path, {}).finetune.steps == given["finetune"]["steps"]
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_commands_in_the_text_exist(path):
-    text = path.read_text("utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`(drc [^`]*)`", text)
-    for line in lines:
-        match = re.search(r"\bdrc ([a-z]+)(?!\S)(.*)", line)
-        if match is None or match[1] == "has":  # `drc has no rule for ...` is a message
-            continue
-        used = {word for word in shlex.split(match[2]) if word.startswith("--")}
-        assert used <= options_of(match[1]), line
 
 
 def test_exit_codes_are_those_of_the_command():
@@ -292,31 +263,3 @@ def test_files_of_a_run_are_those_listed(finished_run):
     table = rows(page("artifacts.md").split("\n## ")[0])
     listed = {name for row in table for name in names(row[0])}
     assert listed == {path.name for path in finished_run.run.iterdir()}
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_links_lead_somewhere(path):
-    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("http"):
-            continue
-        file, _, anchor = target.partition("#")
-        place = path.parent / file if file else path
-        assert place.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.MULTILINE)
-            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
-            assert anchor in slugs, target
-
-
-def test_python_on_the_pages_runs(tmp_path):
-    """All of it in one process, each piece with names of its own."""
-    pieces = [(path.name, piece) for path in PAGES for piece in code(path.name, "python")]
-    assert len(pieces) >= 7
-    for number, (_, piece) in enumerate(pieces):
-        (tmp_path / f"piece{number}.py").write_text(piece)
-    program = f"import runpy\nfor n in range({len(pieces)}): runpy.run_path(f'piece{{n}}.py')\n"
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=1200
-    )
-    assert result.returncode == 0, result.stderr
