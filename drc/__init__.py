@@ -27,6 +27,7 @@ _PUBLIC = {
     "save": "drc.artifacts.checkpoint",
     "search": "drc.api",
     "train": "drc.training_api",
+    "upscale": "drc.upscaling.api",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

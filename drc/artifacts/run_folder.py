@@ -61,19 +61,19 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path | str, kind: str = COMPRESSION) -> RunFolder:
-        """Open an existing run folder.
+    def open(cls, path: Path | str, kind: str | None = COMPRESSION) -> RunFolder:
+        """Open an existing run folder, of a kind, or of any for None.
 
         Raises:
             RunError: the folder is missing or holds no run, one of another kind or of a newer drc.
         """
         run = cls(Path(path))
-        start = _STARTED_BY[kind]
+        start = _STARTED_BY[kind or COMPRESSION]
         if not run.path.is_dir():
             raise RunError(f"there is no run folder {path}; run `drc {start}` first")
         if not run.steps_path.is_file():
             raise RunError(f"{path} is not a drc run folder: it holds no {run.steps_path.name}")
-        if run.kind != kind:
+        if run.kind != (kind or run.kind):
             raise RunError(
                 f"{path} is a run of `drc {_STARTED_BY.get(run.kind, run.kind)}`, and this command "
                 f"goes on with those of `drc {start}`"
@@ -81,16 +81,18 @@ class RunFolder:
         return run
 
     @classmethod
-    def newest(cls, root: Path | str = DEFAULT_ROOT, kind: str = COMPRESSION) -> RunFolder:
-        """The run of a kind under `root` that was created last; other folders are passed over.
+    def newest(cls, root: Path | str = DEFAULT_ROOT, kind: str | None = COMPRESSION) -> RunFolder:
+        """The run of a kind, or of any for None, under `root` that was created last.
+
+        Other folders are passed over.
 
         Raises:
             RunError: there is no run, or a run's record is damaged.
         """
         runs = [cls(steps.parent) for steps in Path(root).glob(f"*/{cls(Path()).steps_path.name}")]
-        runs = [run for run in runs if run.kind == kind]
+        runs = [run for run in runs if run.kind == (kind or run.kind)]
         if not runs:
-            start = _STARTED_BY[kind]
+            start = _STARTED_BY[kind or COMPRESSION]
             raise RunError(f"no run in {Path(root)}/; run `drc {start}` first, or pass --run DIR")
         return max(runs, key=lambda run: (str(run._read_record()["created"]), run.path.name))
 
@@ -99,7 +101,7 @@ class RunFolder:
         cls,
         run: Path | str | None,
         root: Path | str = DEFAULT_ROOT,
-        kind: str = COMPRESSION,
+        kind: str | None = COMPRESSION,
     ) -> RunFolder:
         """Open `run`, or the newest one for None. Raises RunError as those do."""
         return cls.newest(root, kind) if run is None else cls.open(run, kind)

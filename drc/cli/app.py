@@ -24,6 +24,7 @@ from drc.cli import (
     report,
     search,
     train,
+    upscale,
 )
 from drc.cli.errors import INTERRUPTED, explain, is_told_elsewhere
 
@@ -74,7 +75,8 @@ def _root(
 
 
 _COMMANDS = (
-    demo, compress, search, prune, finetune, report, train, adapt, bench, inspect, models, degrade
+    demo, compress, search, prune, finetune, report, train, adapt, bench, inspect, models, degrade,
+    upscale,
 )  # fmt: skip
 for _module in _COMMANDS:
     app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)

@@ -1,4 +1,4 @@
-"""Colour as SR counts it: the luma of RGB images."""
+"""Colour as SR counts it: the luma of RGB images, and back."""
 
 from __future__ import annotations
 
@@ -24,4 +24,9 @@ def luma(images: Tensor, white: float) -> Tensor:
     return torch.einsum("...chw,c->...hw", images, weights).unsqueeze(-3) + _BLACK * white
 
 
-__all__ = ["luma"]
+def from_luma(y: Tensor) -> Tensor:
+    """The grey whose luma in 16/255..235/255 `y` is: full range, 0..1 and not clamped."""
+    return (y - _BLACK) / sum(_WEIGHTS)
+
+
+__all__ = ["from_luma", "luma"]

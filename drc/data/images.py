@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from drc.artifacts.atomic import atomic_write
+from drc.data.deep import open_image, read_colour16
 from drc.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -77,7 +78,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or not an image.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.height, image.width
 
 
@@ -112,11 +113,12 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def _decode(path: Path | str) -> Image.Image | Tensor:
-    with _opened(path) as image:
-        if image.mode in ("RGB", "RGBA") and _is_16bit(image):
-            return _to_tensor(_read_rgb16(path, image))
+    with opened(path) as image:
+        deep = read_colour16(path, image)
+        if deep is not None:
+            return _to_tensor(_rgb(_to_8bit(deep)))
         if image.mode.startswith("I"):
-            return _to_tensor(_read_grey16(path, image))
+            return _to_tensor(_rgb(_to_8bit(read_grey16(path, image))))
         if image.mode == "F":
             raise DataError(f"{path}: floating-point images have no known white; save it as PNG")
         image.load()
@@ -128,10 +130,10 @@ def _to_tensor(levels: npt.NDArray[np.uint8]) -> Tensor:
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[Image.Image]:
+def opened(path: Path | str) -> Iterator[Image.Image]:
     """Open a file and turn what Pillow raises, then or while decoding, into a `DataError`."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
@@ -144,33 +146,28 @@ def _opened(path: Path | str) -> Iterator[Image.Image]:
         raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
 
 
-def _is_16bit(image: Image.Image) -> bool:
-    tiles = getattr(image, "tile", [])
-    return bool(tiles) and str(tiles[0].args).endswith(";16B")
+def read_grey16(path: Path | str, image: Image.Image) -> npt.NDArray[np.uint16]:
+    """The values of a grey image of more than 8 bits, `(H, W, 1)`.
 
-
-def _read_rgb16(path: Path | str, image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Pillow keeps the high byte of 16-bit colour; decoding in swapped order gives the low one."""
-    high = np.asarray(image)[..., :3].astype(np.uint16)
-    with Image.open(path) as swapped:
-        tile = swapped.tile[0]
-        swapped.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-        try:
-            low = np.asarray(swapped)[..., :3]
-        except ValueError:  # grey with alpha has no swapped order: half a level at most is lost
-            return high.astype(np.uint8)
-    return _to_8bit(high * 256 + low)
-
-
-def _read_grey16(path: Path | str, image: Image.Image) -> npt.NDArray[np.uint8]:
+    Raises:
+        DataError: there are some that 16 bits do not hold.
+    """
     values = np.asarray(image)
     if values.min() < 0 or values.max() > _WHITE16:
         raise DataError(f"{path}: its values exceed 16 bits; save it as an 8 or 16-bit image")
-    return np.repeat(_to_8bit(values)[..., None], 3, axis=2)
+    return values[..., None].astype(np.uint16)
+
+
+def _rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Grey as equal channels, and without alpha."""
+    return levels[..., :3] if levels.shape[2] > 2 else np.repeat(levels[..., :1], 3, axis=2)
 
 
 def _to_8bit(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     return ((values.astype(np.uint32) + _PER_LEVEL // 2) // _PER_LEVEL).astype(np.uint8)
 
 
-__all__ = ["SUFFIXES", "Picture", "image_size", "read_image", "to_uint8", "to_unit", "write_image"]
+__all__ = [
+    "SUFFIXES", "Picture", "image_size", "opened", "read_grey16", "read_image", "to_uint8",
+    "to_unit", "write_image",
+]  # fmt: skip

@@ -39,12 +39,7 @@ def read_frames(
         UsageError: PyAV is not installed.
         DataError: no such file, no video in it, or too much of it is damaged.
     """
-    try:
-        import av
-    except ImportError:
-        raise UsageError(
-            f"{path}: reading videos needs PyAV; install it with `pip install 'drc-sr[video]'`"
-        ) from None
+    av = import_av(path)
     damaged: list[str] = []
     try:
         packets, keys, frame_bytes = _count(av, path)
@@ -65,6 +60,17 @@ def read_frames(
     if damaged and on_skip is not None:
         on_skip(f"skipped {len(damaged)} of {packets} packets of {path}: {damaged[0]}")
     return frames
+
+
+def import_av(path: Path | str) -> Any:
+    """The module of PyAV. Raises UsageError where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise UsageError(
+            f"{path}: reading videos needs PyAV; install it with `pip install 'drc-sr[video]'`"
+        ) from None
+    return av
 
 
 def _count(av: Any, path: Path | str) -> tuple[int, int, int]:
@@ -99,4 +105,4 @@ def _to_tensor(frame: Any) -> Tensor:
     return torch.from_numpy(levels.transpose(2, 0, 1).copy())
 
 
-__all__ = ["VIDEO_SUFFIXES", "read_frames"]
+__all__ = ["VIDEO_SUFFIXES", "import_av", "read_frames"]

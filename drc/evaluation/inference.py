@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from drc.config import TILE_OVERLAP
 from drc.evaluation.ensemble import self_ensemble
-from drc.evaluation.tiling import check_tile, upscale_tiled
+from drc.evaluation.tiling import MULTIPLE, check_tile, upscale_tiled
 from drc.models.traits import final_output, possible_channels
 from drc.runtime import eval_mode
 
@@ -27,6 +27,7 @@ class Inference:
         self_ensemble: average the eight flips and turns of every image.
         tile: largest LR side that goes through at once; 0 for whole images.
         overlap: LR pixels of a tile that are dropped at every cut edge.
+        multiple: tiles start at multiples of this many LR pixels.
 
     Raises:
         UsageError: a tile too small for the overlap.
@@ -35,10 +36,11 @@ class Inference:
     self_ensemble: bool = False
     tile: int = 0
     overlap: int = TILE_OVERLAP
+    multiple: int = MULTIPLE
 
     def __post_init__(self) -> None:
         if self.tile:
-            check_tile(self.tile, self.overlap)
+            check_tile(self.tile, self.overlap, self.multiple)
 
     def run(self, model: Callable[[Tensor], Any], lr: Tensor, scale: int) -> Tensor:
         """The SR images `(N, C, h * scale, w * scale)` of `lr`, `(N, C, h, w)` in the network's
@@ -50,7 +52,7 @@ class Inference:
         def view(images: Tensor) -> Tensor:
             if not self.tile:
                 return once(images)
-            return upscale_tiled(once, images, scale, self.tile, self.overlap)
+            return upscale_tiled(once, images, scale, self.tile, self.overlap, self.multiple)
 
         return self_ensemble(view, lr) if self.self_ensemble else view(lr)
 

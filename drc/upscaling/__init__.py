@@ -1,0 +1,1 @@
+"""Enlarge images and videos with a network."""

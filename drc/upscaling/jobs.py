@@ -1,0 +1,156 @@
+"""Which images are to be enlarged, and which files they become."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from drc.data.images import SUFFIXES
+from drc.data.photo_files import FORMATS, OFFERED, format_of
+from drc.errors import DataError, UsageError, unknown_name
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image file, and the file that it becomes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How outputs are called.
+
+    Attributes:
+        format: one of `OFFERED`; None for that of the input, or PNG where that is not written.
+        suffix: put behind the name, before the ending.
+
+    Raises:
+        UsageError: no such format, or a suffix that is no part of a file name.
+    """
+
+    format: str | None = None
+    suffix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in OFFERED:
+            raise UsageError(unknown_name("image format", self.format, OFFERED))
+        if Path(f"x{self.suffix}").name != f"x{self.suffix}":
+            raise UsageError(f"--suffix {self.suffix!r} is no part of a file name")
+
+    def of(self, source: Path) -> str:
+        """The name of the file that `source` becomes."""
+        ending = source.suffix if format_of(source) is not None else ".png"
+        if self.format is not None and format_of(source) is not FORMATS[self.format]:
+            ending = FORMATS[self.format].suffixes[0]
+        return f"{source.stem}{self.suffix}{ending}"
+
+
+def plan_jobs(source: Path, out: str, naming: Naming, goes_on: bool, overwrite: bool) -> list[Job]:
+    """List what is to be done, by name, without opening an image.
+
+    Args:
+        source: an image file, or a folder: its images and those in folders inside it.
+        out: for a file, a file, or a folder if it is one or ends in a slash; for a folder, a
+            folder, which gets the same folders inside.
+        naming: of the outputs.
+        goes_on: outputs that are there already are left as they are.
+        overwrite: they are replaced.
+
+    Raises:
+        UsageError: outputs are there already, would replace inputs, or each other.
+        DataError: there is no such file or folder, or no image in it.
+    """
+    if goes_on and overwrite:
+        raise UsageError("--resume leaves existing outputs and --overwrite replaces them; pass one")
+    if source.is_dir():
+        jobs = _of_folder(source, Path(out), naming, goes_on or overwrite)
+    elif source.is_file():
+        jobs = [Job(source, _of_file(source, out, naming))]
+    else:
+        raise DataError(f"{source}: no such file or folder")
+    _refuse_clashes(jobs)
+    if not goes_on and not overwrite:
+        for job in jobs:
+            refuse_existing(job.target)
+    return jobs
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise UsageError where a file is there already."""
+    if target.exists():
+        raise UsageError(f"{target} is there already; pass --overwrite to replace it")
+
+
+def _of_file(source: Path, out: str, naming: Naming) -> Path:
+    target = Path(out)
+    if is_folder(out):
+        return target / naming.of(source)
+    if naming.suffix:
+        raise UsageError("--suffix is for outputs whose names follow from those of the inputs")
+    if format_of(target) is None:
+        endings = ", ".join(sorted(s for kind in FORMATS.values() for s in kind.suffixes))
+        raise UsageError(
+            f"{out}: images are written as {endings}; name such a file, or a folder, with a slash "
+            "at the end"
+        )
+    if naming.format is not None and format_of(target) is not FORMATS[naming.format]:
+        raise UsageError(f"--format {naming.format} is not that of {out}; leave one of them out")
+    return target
+
+
+def is_folder(out: str) -> bool:
+    """Whether an output is meant as a folder."""
+    return out.endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def _of_folder(source: Path, out: Path, naming: Naming, into_existing: bool) -> list[Job]:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; for a folder of images name a folder")
+    if out.resolve() == source.resolve():
+        raise UsageError(f"{out} is the folder of the inputs; name another for the outputs")
+    try:
+        if not into_existing and out.is_dir() and any(out.iterdir()):
+            raise UsageError(
+                f"{out} is not empty; pass --resume to leave what is done and make the rest, "
+                "--overwrite to make all of it again, or another folder"
+            )
+        images = sorted(_images(source, out.resolve()))
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot list the folder ({error.strerror})") from error
+    if not images:
+        raise DataError(f"{source}: no images found ({', '.join(sorted(SUFFIXES))})")
+    return [Job(path, out / path.parent.relative_to(source) / naming.of(path)) for path in images]
+
+
+def _images(folder: Path, out: Path) -> Iterator[Path]:
+    """The images of a folder and of those inside it, but for `out`; hidden ones are left out."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if not path.is_symlink() and path.resolve() != out:
+                yield from _images(path, out)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    sources: dict[Path, list[Path]] = defaultdict(list)
+    for job in jobs:
+        sources[job.target].append(job.source)
+        if job.target.exists() and job.target.resolve() == job.source.resolve():
+            raise UsageError(f"{job.target} would replace its own input; name another file")
+    for target, several in sources.items():
+        if len(several) > 1:
+            names = " and ".join(str(path) for path in several[:2])
+            raise UsageError(
+                f"{names} would both become {target}; leave --format out, or rename one"
+            )
+
+
+__all__ = ["Job", "Naming", "is_folder", "plan_jobs", "refuse_existing"]

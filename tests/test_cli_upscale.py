@@ -1,0 +1,335 @@
+"""`drc upscale` as users run it: files, folders, bad images, Ctrl-C, videos."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from helpers.cli import assert_one_line, drc, interrupt
+from helpers.onnx_files import ConvShuffle, write_onnx
+from PIL import Image
+from typer.testing import CliRunner
+
+from drc.artifacts.checkpoint import save
+from drc.artifacts.run_folder import RunFolder
+from drc.cli.app import app
+from drc.data.bundled import bundled_pairs
+from drc.data.folders import load_pair
+from drc.data.images import read_image, write_image
+from drc.errors import DataError, UsageError
+from drc.evaluation.benchmark import evaluate
+from drc.evaluation.image import psnr_y
+from drc.models.weights import create_model
+from drc.upscaling.jobs import Naming, plan_jobs
+
+DRN = ("--model", "drn_tiny", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`a.png`, `b.jpg` and `inner/c.png`: parts of a real LR photo."""
+    folder = tmp_path_factory.mktemp("upscale") / "photos"
+    (folder / "inner").mkdir(parents=True)
+    lr = load_pair(bundled_pairs("test")[0], 4)[0]
+    write_image(folder / "a.png", lr[:, :24, :32])
+    write_image(folder / "b.jpg", lr[:, 30:50, 40:70])
+    write_image(folder / "inner" / "c.png", lr[:, 40:64, 20:52])
+    return folder
+
+
+def here(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`drc arguments` in this process, which is where most of the time of a new one goes."""
+    with chdir(cwd):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def sizes(folder: Path) -> dict[str, tuple[int, int]]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): Image.open(path).size for path in files}
+
+
+def test_an_image_is_what_evaluate_measures(tmp_path):
+    pair = bundled_pairs("test")[0]
+    lr, hr = load_pair(pair, 4)
+    write_image(tmp_path / "lr.png", lr)
+    result = drc("upscale", "lr.png", "sr.png", *DRN, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = evaluate(create_model("drn_tiny", weights="default"), [pair], device="cpu")
+    assert psnr_y(read_image(tmp_path / "sr.png"), hr, 4) == measured.psnr
+    facts = json.loads(result.stdout)
+    expected = {"network": "drn_tiny", "scale": 4, "tile": "auto", "total": 1, "written": 1}
+    assert expected.items() <= facts.items()
+    assert (facts["outputs"], facts["failed"]) == (["sr.png"], [])
+    assert facts["megapixels"] == round(300 * 448 / 1e6, 3)
+    assert facts["megapixels_per_second"] > 0
+
+    result = here("upscale", "lr.png", "sr.png", *DRN, cwd=tmp_path)
+    assert_one_line(result, 2, "sr.png is there already", "--overwrite")
+
+
+def test_a_folder_and_what_is_done_already(photos, tmp_path):
+    result = drc("upscale", photos, "out", *DRN, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "written: 3" in result.stdout and "failed: 0" in result.stdout
+    expected = {"a.png": (128, 96), "b.jpg": (120, 80), "inner/c.png": (128, 96)}
+    assert sizes(tmp_path / "out") == expected
+
+    result = here("upscale", photos, "out", *DRN, cwd=tmp_path)
+    assert_one_line(result, 2, "out is not empty", "--resume", "--overwrite")
+
+    made = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in expected}
+    (tmp_path / "out" / "a.png").unlink()
+    Image.new("RGB", (64, 48)).save(tmp_path / "out" / "inner" / "c.png")  # of a network of x2
+    result = here("upscale", photos, "out", *DRN, "--resume", "--quiet", "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    facts = json.loads(result.stdout)
+    assert (facts["written"], facts["present"]) == (1, 1)
+    assert [entry["image"] for entry in facts["failed"]] == [str(photos / "inner" / "c.png")]
+    assert "64x48, which is not x4" in facts["failed"][0]["reason"]
+    assert (tmp_path / "out" / "b.jpg").stat().st_mtime_ns == made["b.jpg"]
+
+    options = ["--overwrite", "--format", "webp", "--suffix", "_x4", "--self-ensemble"]
+    result = here("upscale", photos, "out", *DRN, *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sizes(tmp_path / "out")["inner/c_x4.webp"] == (128, 96)
+
+
+def test_bad_images_are_named_and_the_others_written(photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "in")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:400])
+    (folder / "text.jpg").write_text("no image")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tif")
+    result = drc("upscale", "in", "out", *DRN, "--quiet", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "written: 3" in result.stdout and "failed: 3" in result.stdout
+    lines = result.stderr.splitlines()
+    for name in ("cut.png", "text.jpg", "float.tif"):
+        assert sum(line.startswith(f"skipped in/{name}: ") for line in lines) == 1
+    assert lines[-1].startswith("error: 3 of 6 images could not be used")
+    assert sorted(sizes(tmp_path / "out")) == ["a.png", "b.jpg", "inner/c.png"]
+
+
+def test_an_interrupted_folder_goes_on(photos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(12):
+        shutil.copy(photos / "a.png", folder / f"{number:02d}.png")
+    out = tmp_path / "out"
+    begun = lambda: out.is_dir() and any(p.stem == "01" for p in out.iterdir())  # noqa: E731
+    result = interrupt(["upscale", "in", "out", *DRN, "--tile", "64"], tmp_path, begun)
+    done = len(sizes(out))
+    assert 0 < done < 12
+    assert_one_line(
+        result, 130, f"{done} of 12 images are done",
+        "drc upscale in out --model drn_tiny --device cpu --tile 64 --resume", start="interrupted",
+    )  # fmt: skip
+    again = result.stderr.rpartition("go on with: drc ")[2].split()
+    result = drc(*again, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert (facts["present"], facts["written"]) == (done, 12 - done)
+    equal = {path.read_bytes() for path in out.iterdir()}
+    assert len(list(out.iterdir())) == 12 and len(equal) == 1
+
+
+def test_networks_of_files_and_runs(photos, tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    network = create_model("drn_tiny", weights="default")
+    save(network, tmp_path / "saved.safetensors")
+    config = {"model": "drn_tiny"}
+    run = RunFolder.create(tmp_path / "runs" / "first", "drn_tiny", 4, config)
+    save(network, run.pruned_path)
+    trained = RunFolder.create(tmp_path / "runs" / "then", "drn_tiny", 4, config, "training")
+    made = {}
+    for name, options in {
+        "onnx": ["--weights", "x.onnx"],
+        "saved": ["--weights", "saved.safetensors"],
+        "run": ["--run", run.path],
+    }.items():
+        result = here("upscale", photos / "a.png", f"{name}/", *options, "--json", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        made[name] = json.loads(result.stdout)
+    assert sizes(tmp_path / "onnx") == {"a.png": (64, 48)}
+    assert sizes(tmp_path / "saved") == sizes(tmp_path / "run") == {"a.png": (128, 96)}
+    assert made["run"]["network"] == str(run.pruned_path)
+    assert (made["onnx"]["network"], made["onnx"]["scale"]) == ("x.onnx", 2)
+
+    result = here("upscale", photos / "a.png", "newest.png", cwd=tmp_path)
+    assert_one_line(result, 1, "then holds no network yet (trained.safetensors)")
+    save(network, trained.trained_path)
+    result = here("upscale", photos / "a.png", "newest.png", "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["network"] == "runs/then/trained.safetensors"
+    save(network, run.finetuned_path)
+    result = here("upscale", photos / "a.png", "x.tif", "--run", run.path, "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["network"] == str(run.finetuned_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["none.png", "x.png", *DRN], 1, "none.png: no such file or folder"),
+        (["a.png", "x.png"], 1, "no run in runs/"),
+        (["a.png", "x.png", *DRN, "--tile", "12"], 2, "a tile of 12 has no room"),
+        (["a.png", "x.png", *DRN, "--tile", "many"], 2, "--tile is 'many'"),
+        (["a.png", "x.png", *DRN, "--run", "runs/x"], 2, "leave --model and --weights out"),
+        (["a.png", "x.png", *DRN, "--scale", "3"], 2, "3"),
+        (["a.png", "x.png", "--weights", "x.onnx", "--amp", "bf16"], 2, "stands alone"),
+        (["a.png", "x.png", *DRN, "--device", "gpu"], 2, "'gpu' is not a device"),
+        (["empty", "out", *DRN], 1, "no images found"),
+    ],
+)
+def test_what_cannot_be_done(photos, tmp_path, arguments, code, part):
+    shutil.copy(photos / "a.png", tmp_path)
+    (tmp_path / "empty").mkdir()
+    result = here("upscale", *arguments, cwd=tmp_path)
+    assert_one_line(result, code, part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "empty"]
+
+
+def test_names_of_outputs(photos, tmp_path):
+    def targets(source: Path, out: str, *naming: str) -> list[str]:
+        jobs = plan_jobs(source, out, Naming(*naming), False, False)
+        return [str(job.target) for job in jobs]
+
+    assert targets(photos, "new") == ["new/a.png", "new/b.jpg", "new/inner/c.png"]
+    assert targets(photos, "new", "jpg", "_2")[0] == "new/a_2.jpg"
+    assert targets(photos / "b.jpg", "new/", None, "_2") == ["new/b_2.jpg"]
+    assert targets(photos / "b.jpg", str(tmp_path)) == [str(tmp_path / "b.jpg")]
+    assert targets(photos / "b.jpg", "c.tif", "tiff") == ["c.tif"]
+    gif = tmp_path / "x.gif"
+    Image.new("L", (4, 4)).save(gif)
+    assert targets(gif, "new/") == ["new/x.png"]
+    for arguments, part in (
+        ((photos, str(photos)), "folder of the inputs"),
+        ((photos, str(gif)), "is a file"),
+        ((photos / "a.png", str(photos / "a.png")), "its own input"),
+        ((photos / "a.png", str(photos) + "/"), "its own input"),
+        ((photos / "a.png", "new/x.y"), "images are written as"),
+        ((photos / "a.png", "new/x.png", "jpg"), "not that of new/x.png"),
+        ((photos, "new", "bmp"), "no image format is called 'bmp'"),
+        ((photos, "new", None, "/x"), "no part of a file name"),
+    ):
+        with pytest.raises(UsageError, match=part):
+            targets(*arguments)
+    shutil.copytree(photos, tmp_path / "twice")
+    shutil.copy(photos / "a.png", tmp_path / "twice" / "b.png")
+    with pytest.raises(UsageError, match=r"b\.jpg and .*b\.png would both become new/b\.webp"):
+        targets(tmp_path / "twice", "new", "webp")
+    with pytest.raises(UsageError, match="pass one"):
+        plan_jobs(photos, "new", Naming(), True, True)
+    with pytest.raises(DataError, match="no such file"):
+        targets(photos / "none", "new")
+
+
+def test_outputs_inside_the_folder_of_inputs_are_no_inputs(photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "in")
+    shutil.copytree(photos, folder / "x4")
+    (folder / ".hidden.png").write_text("left by another program")
+    jobs = plan_jobs(folder, str(folder / "x4"), Naming(), True, False)
+    assert [str(job.source.relative_to(folder)) for job in jobs] == [
+        "a.png",
+        "b.jpg",
+        "inner/c.png",
+    ]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames of 40x30 that get lighter, with sound."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    with av.open(str(path), "w") as out:
+        picture = out.add_stream("libx264", rate=24, options={"crf": "4"})
+        picture.width, picture.height, picture.pix_fmt = 40, 30, "yuv420p"
+        sound = out.add_stream("aac", rate=44100)
+        sound.layout = "mono"
+        for number in range(6):
+            levels = np.full((30, 40, 3), (200, 40 + 20 * number, 80), np.uint8)
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(levels, format="rgb24")))
+        out.mux(picture.encode())
+        wave = np.sin(np.arange(11025) / 16).astype(np.float32)[None]
+        tone = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        tone.sample_rate = 44100
+        out.mux(sound.encode(tone))
+        out.mux(sound.encode())
+    return path
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+
+
+def times(path: Path) -> list[float]:
+    with av.open(str(path)) as file:
+        return [frame.time for frame in file.decode(video=0)]
+
+
+def test_a_video_keeps_its_frames_times_colours_and_sound(film, tmp_path):
+    plain = ConvShuffle()  # repeats the pixels, so that the coding of colours blurs nothing
+    torch.nn.init.zeros_(plain.conv.weight)
+    write_onnx(tmp_path / "x.onnx", plain)
+    result = here("upscale", film, "out.mp4", "--weights", "x.onnx", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["written"] == 6
+    made = frames(tmp_path / "out.mp4")
+    assert len(made) == 6 and made[0].shape == (60, 80, 3)
+    for before, after in zip(frames(film), made, strict=True):
+        expected = before.repeat(2, 0).repeat(2, 1).astype(int)
+        assert np.abs(expected - after).max() < 5
+    with av.open(str(film)) as old, av.open(str(tmp_path / "out.mp4")) as new:
+        sounds = [[bytes(p) for p in file.demux(audio=0) if p.size] for file in (old, new)]
+    assert sounds[0] == sounds[1] and len(sounds[0]) > 5
+    times = [
+        [f.time for f in av.open(str(p)).decode(video=0)] for p in (film, tmp_path / "out.mp4")
+    ]
+    assert times[0] == times[1]
+
+
+def test_a_video_becomes_a_folder_of_frames(film, tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    options = ["--weights", "x.onnx", "--json"]
+    assert here("upscale", film, "frames/", *options, cwd=tmp_path).returncode == 0
+    assert list(sizes(tmp_path / "frames").values()) == [(80, 60)] * 6
+    (tmp_path / "frames" / "frame_000003.png").unlink()
+    result = here("upscale", film, "frames", *options, "--resume", cwd=tmp_path)
+    assert json.loads(result.stdout)["outputs"] == ["frames/frame_000003.png"]
+    result = here("upscale", film, "frames", *options, cwd=tmp_path)
+    assert_one_line(result, 2, "frames is not empty")
+    (tmp_path / "bad.mp4").write_bytes(film.read_bytes()[:300])
+    result = here("upscale", "bad.mp4", "new.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "bad.mp4: unreadable video")
+    assert not (tmp_path / "new.mp4").exists()
+
+
+def test_a_turned_video_is_written_upright(film, tmp_path):
+    straight = b"".join(n.to_bytes(4, "big") for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
+    turned = b"".join(
+        n.to_bytes(4, "big") for n in (0, 65536, 0, (1 << 32) - 65536, 0, 0, 0, 0, 1 << 30)
+    )
+    data = film.read_bytes()
+    place = data.index(straight, data.index(b"tkhd"))
+    (tmp_path / "turned.mp4").write_bytes(data[:place] + turned + data[place + len(straight) :])
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    result = here("upscale", "turned.mp4", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert frames(tmp_path / "out.mp4")[0].shape == (80, 60, 3)
