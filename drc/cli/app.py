@@ -17,6 +17,7 @@ from drc.cli import (
     compress,
     degrade,
     demo,
+    export,
     finetune,
     inspect,
     models,
@@ -74,7 +75,8 @@ def _root(
 
 
 _COMMANDS = (
-    demo, compress, search, prune, finetune, report, train, adapt, bench, inspect, models, degrade
+    demo, compress, search, prune, finetune, report, export, train, adapt, bench, inspect, models,
+    degrade,
 )  # fmt: skip
 for _module in _COMMANDS:
     app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)
