@@ -18,6 +18,7 @@ _PUBLIC = {
     "compress": "drc.api",
     "create_model": "drc.models.weights",
     "evaluate": "drc.evaluation.benchmark",
+    "export": "drc.exporters.run",
     "finetune": "drc.api",
     "inspect": "drc.report.inspection",
     "list_models": "drc.models.registry",

@@ -34,6 +34,10 @@ class ModelError(DrcError):
     """The network cannot be built, run or traced."""
 
 
+class ExportError(DrcError):
+    """No file of the network for another runtime can be made, or it gives something else."""
+
+
 class RunError(DrcError):
     """A run folder or one of its files is missing, unreadable or from another version."""
 

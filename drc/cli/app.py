@@ -17,6 +17,7 @@ from drc.cli import (
     compress,
     degrade,
     demo,
+    export,
     finetune,
     inspect,
     models,
@@ -75,8 +76,8 @@ def _root(
 
 
 _COMMANDS = (
-    demo, compress, search, prune, finetune, report, train, adapt, bench, inspect, models, degrade,
-    upscale,
+    demo, compress, search, prune, finetune, report, export, upscale, bench, train, adapt, inspect,
+    models, degrade,
 )  # fmt: skip
 for _module in _COMMANDS:
     app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)

@@ -19,7 +19,7 @@ COMMANDS = typer.main.get_command(app).commands
 WALKS = ("tutorial.md", "how_to/onnx.md")
 """Pages whose blocks are run in this order, in one folder: each goes on from what is there."""
 
-COMING = {"export", "upscale", "--html"}
+COMING: set[str] = set()
 """Commands and options that pages name before `drc` has them; blocks with these are left out."""
 
 

@@ -1,0 +1,1 @@
+"""Networks as files that other runtimes read; one file per format, which registers itself."""

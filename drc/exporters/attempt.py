@@ -1,0 +1,113 @@
+"""One file by one exporter after the other, until the runtime gives what the network gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from drc.errors import ExportError
+from drc.exporters.base import FLOAT, ConversionError, Format, Request, Runtime
+from drc.exporters.parity import TOLERANCES, Check, check
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that does what the network does: its exporter, opened, and how near it is."""
+
+    path: Path
+    way: str
+    runtime: Runtime
+    checks: list[Check]
+
+
+def make(
+    kind: Format, request: Request, images: Sequence[Tensor], path: Path, target: Path
+) -> Made:
+    """Try every way of the format until one gives a file that passes.
+
+    Args:
+        kind: the format.
+        request: what to write.
+        images: to check it on, `(1, C, h, w)` in 0..1, the first of the size it is traced at.
+        path: where to write.
+        target: the name it is to get; a file that does not pass is moved beside it, as
+            `NAME.rejected.onnx` and the like.
+
+    Raises:
+        ExportError: there is no such file.
+    """
+    tolerance = TOLERANCES[request.precision]
+    reasons: list[str] = []
+    written: list[Check] | None = None
+    for way in kind.ways:
+        try:
+            kind.write(request, way, path)
+            runtime = kind.load(path, torch.get_num_threads())
+        except ConversionError as error:
+            reasons.append(f"{way}: {error}")
+            continue
+        checks = check(request.network, runtime, images)
+        if all(found.passes(tolerance) for found in checks):
+            return Made(path, way, runtime, checks)
+        written = checks
+        reasons.append(f"{way}: {_shortfall(checks, request)}")
+        move(kind, path, _rejected(kind, target))
+    raise ExportError(_refusal(kind, request, reasons, written, _rejected(kind, target)))
+
+
+def _shortfall(checks: Sequence[Check], request: Request) -> str:
+    """How the outputs of a file fall short, in words."""
+    tolerance = TOLERANCES[request.precision]
+    bad = [found for found in checks if not found.passes(tolerance)]
+    first = bad[0]
+    height, width = first.lr_size
+    if first.failure is not None:
+        what = f"at LR {height}x{width} {first.failure}"
+    else:
+        allowed = f"at least {tolerance.psnr:g} dB"
+        if tolerance.largest is not None:
+            allowed = f"at most {tolerance.largest:g} and {allowed}"
+        what = (
+            f"at LR {height}x{width} its output differs by {first.largest:.1e} "
+            f"({first.psnr:.1f} dB; allowed {allowed})"
+        )
+    if request.is_dynamic and checks[0].passes(tolerance):
+        what += ", though it is right at the size it was traced at: the graph keeps that size"
+    return what
+
+
+def _refusal(
+    kind: Format,
+    request: Request,
+    reasons: Sequence[str],
+    written: Sequence[Check] | None,
+    rejected: Path,
+) -> str:
+    what = f"no {kind.name} file of {request.network.name}: {'; '.join(reasons)}"
+    advice = []
+    if request.is_dynamic:
+        advice.append("pass --lr-size HxW for a file of one size")
+    if request.precision != FLOAT and written is not None:
+        advice.append(f"leave --{request.precision} out")
+    advice.append("choose another --to" if kind.name == "pt2" else "try --to pt2")
+    kept = "" if written is None else f"; the file is kept as {rejected}"
+    return f"{what}; {', or '.join(advice)}{kept}"
+
+
+def _rejected(kind: Format, target: Path) -> Path:
+    """`NAME.rejected.onnx` for `NAME.onnx`."""
+    stem = target.name.removesuffix(kind.suffixes[0])
+    return target.with_name(f"{stem}.rejected{kind.suffixes[0]}")
+
+
+def move(kind: Format, source: Path, target: Path) -> None:
+    """Give all files of one another name."""
+    for old, new in zip(kind.files(source), kind.files(target), strict=True):
+        old.replace(new)
+
+
+__all__ = ["Made", "make", "move"]

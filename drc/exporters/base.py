@@ -1,0 +1,189 @@
+"""The registry of formats, and what each of them does."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from drc.errors import ModelError, UsageError, unknown_name
+from drc.exporters.wrapper import UnitNetwork
+
+FLOAT, HALF, INT8 = "fp32", "fp16", "int8"
+"""Precisions of a file."""
+
+Image = npt.NDArray[np.float32]
+
+Runtime = Callable[[Image], Image]
+"""Runs a file on `(1, C, h, w)` in 0..1, and gives `(1, C, h * scale, w * scale)`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be written.
+
+    Attributes:
+        network: in 0..1.
+        example: an LR image, `(1, C, h, w)`, to trace by.
+        second: one of another size; None where the file is for the size of `example` alone.
+        precision: one of the format's.
+        opset: of ONNX; None for the exporter's default.
+        facts: what the file should say of itself, where the format has a place for it.
+        calibration: LR images `(1, C, h, w)` for int8.
+    """
+
+    network: UnitNetwork
+    example: Tensor
+    second: Tensor | None
+    precision: str = FLOAT
+    opset: int | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    calibration: Sequence[Image] = ()
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the file is for images of any size."""
+        return self.second is not None
+
+
+class ConversionError(ModelError):
+    """An exporter gave up; the message is what it says, in one line."""
+
+
+class Format(ABC):
+    """A file format with the runtime that checks it. Subclasses fill in the attributes.
+
+    Attributes:
+        name: what users type.
+        suffixes: of the files written, the main one first.
+        precisions: that it can hold.
+        packages: modules that must be there to write and to run it.
+        extra: the extra of setup.cfg that installs them; empty for none.
+        ways: the exporters to try, in this order, until the file's outputs are right.
+        versions: distributions whose versions matter.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    precisions: tuple[str, ...] = (FLOAT,)
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    ways: tuple[str, ...]
+    versions: tuple[str, ...] = ("torch",)
+
+    @abstractmethod
+    def write(self, request: Request, way: str, path: Path) -> None:
+        """Write the file `path`, which ends in the first suffix, and those beside it.
+
+        Raises:
+            ConversionError: the exporter lacks something the network needs.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, threads: int) -> Runtime:
+        """Open a file in the real runtime, on the CPU.
+
+        Raises:
+            ConversionError: the runtime refuses the file.
+        """
+
+    def need(self, precision: str) -> None:
+        """Raise UsageError unless the format has the precision, and its packages are there."""
+        if precision not in self.precisions:
+            raise UsageError(
+                f"{self.name} files are written in {' or '.join(self.precisions)}, not in "
+                f"{precision}; leave --{precision} out, or choose --to onnx"
+            )
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"--to {self.name} needs {' and '.join(missing)}, which "
+                f"{'is' if len(missing) == 1 else 'are'} not installed; "
+                f"run: pip install 'drc-sr[{self.extra}]'"
+            )
+
+    def files(self, path: Path) -> list[Path]:
+        """All files of the one whose main file is `path`."""
+        stem = path.name.removesuffix(self.suffixes[0])
+        return [path.with_name(stem + suffix) for suffix in self.suffixes]
+
+    def known_versions(self) -> dict[str, str]:
+        """Distribution -> version, of those that are installed."""
+        found = {}
+        for name in self.versions:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        return found
+
+
+_FORMATS: dict[str, Format] = {}
+
+
+def register(format_class: type[Format]) -> type[Format]:
+    """Register the decorated format under its `name`."""
+    if format_class.name in _FORMATS:
+        raise ValueError(f"a format named {format_class.name!r} is already registered")
+    _FORMATS[format_class.name] = format_class()
+    return format_class
+
+
+def list_formats() -> list[str]:
+    """The names of all formats, sorted."""
+    _import_formats()
+    return sorted(_FORMATS)
+
+
+def get_format(name: str) -> Format:
+    """The format called `name`. Raises UsageError, which offers the nearest one."""
+    _import_formats()
+    if name not in _FORMATS:
+        raise UsageError(unknown_name("export format", name, _FORMATS))
+    return _FORMATS[name]
+
+
+def first_line(error: object, limit: int = 300) -> str:
+    """What an error says, without the pages that exporters add, in one line."""
+    text = str(error).strip().splitlines()
+    line = next((line.strip() for line in text if line.strip()), "")
+    return " ".join(line.split())[:limit] or type(error).__name__
+
+
+def names(words: Iterable[str]) -> str:
+    """Words for a message, each once, in order."""
+    return ", ".join(dict.fromkeys(words))
+
+
+@cache
+def _import_formats() -> None:
+    package = importlib.import_module("drc.exporters")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"drc.exporters.{module.name}")
+
+
+__all__ = [
+    "FLOAT",
+    "HALF",
+    "INT8",
+    "ConversionError",
+    "Format",
+    "Image",
+    "Request",
+    "Runtime",
+    "first_line",
+    "get_format",
+    "list_formats",
+    "names",
+    "register",
+]

@@ -1,0 +1,93 @@
+"""OpenVINO's IR, made of the ONNX file, or of the network itself; checked in OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+from drc.exporters.base import (
+    FLOAT,
+    HALF,
+    ConversionError,
+    Format,
+    Image,
+    Request,
+    Runtime,
+    first_line,
+    get_format,
+    names,
+    register,
+)
+from drc.exporters.onnx import TORCHSCRIPT, quiet
+
+_FROM_ONNX, _FROM_TORCH = "from ONNX", "from torch"
+
+_OPERATOR = re.compile(r"\b(?:aten|prim|torchvision|onnx)::\w+|No conversion rule for (\w+)")
+
+
+@register
+class OpenVino(Format):
+    """`NAME.xml` and `NAME.bin`, for Intel CPUs, GPUs and NPUs."""
+
+    name = "openvino"
+    suffixes = (".xml", ".bin")
+    precisions = (FLOAT, HALF)
+    packages = ("openvino",)
+    extra = "openvino"
+    ways = (_FROM_ONNX, _FROM_TORCH)
+    versions = ("torch", "openvino")
+
+    def write(self, request: Request, way: str, path: Path) -> None:
+        import openvino
+
+        try:
+            with quiet():
+                model = _from_onnx(request, path) if way == _FROM_ONNX else _from_torch(request)
+                for name, value in request.facts.items():
+                    model.set_rt_info(value, ["drc", name])
+                half = request.precision == HALF
+                openvino.save_model(model, str(path), compress_to_fp16=half)
+        except ConversionError:
+            raise
+        except Exception as error:
+            lacking = names(found[0] for found in _OPERATOR.finditer(str(error)))
+            why = f"it has no form of the op {lacking}" if lacking else first_line(error)
+            raise ConversionError(why) from error
+
+    def load(self, path: Path, threads: int) -> Runtime:
+        import openvino
+
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            model = openvino.Core().compile_model(str(path), "CPU", settings)
+        except Exception as error:
+            raise ConversionError(f"OpenVINO refuses the file: {first_line(error)}") from error
+
+        def run(lr: Image) -> Image:
+            return model([lr])[0]
+
+        return run
+
+
+def _from_onnx(request: Request, path: Path) -> Any:
+    import openvino
+
+    if importlib.util.find_spec("onnx") is None:
+        raise ConversionError("the way over ONNX needs pip install 'drc-sr[onnx]'")
+    middle = path.with_suffix(".middle.onnx")
+    try:
+        plain = Request(request.network, request.example, request.second, opset=request.opset)
+        get_format("onnx").write(plain, TORCHSCRIPT, middle)
+        return openvino.convert_model(str(middle))
+    finally:
+        middle.unlink(missing_ok=True)
+
+
+def _from_torch(request: Request) -> Any:
+    import openvino
+
+    sides = (-1, -1) if request.is_dynamic else request.example.shape[2:]
+    shape = [1, request.example.shape[1], *(int(side) for side in sides)]
+    return openvino.convert_model(request.network, example_input=request.example, input=[shape])

@@ -1,0 +1,57 @@
+"""torch.export programs, which run in torch without the network's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drc.exporters.base import (
+    ConversionError,
+    Format,
+    Image,
+    Request,
+    Runtime,
+    first_line,
+    register,
+)
+from drc.exporters.onnx import open_sides, quiet
+from drc.exporters.wrapper import INPUT
+
+
+@register
+class Pt2(Format):
+    """`NAME.pt2`: for `torch.export.load`, AOTInductor and ExecuTorch."""
+
+    name = "pt2"
+    suffixes = (".pt2",)
+    ways = ("torch.export",)
+
+    def write(self, request: Request, way: str, path: Path) -> None:
+        sizes = {INPUT: open_sides()} if request.is_dynamic else None
+        try:
+            with quiet(), torch.no_grad():
+                program = torch.export.export(
+                    request.network, (request.example,), dynamic_shapes=sizes, strict=False
+                )
+                torch.export.save(program, str(path), extra_files={"drc.txt": _text(request)})
+        except Exception as error:  # exporters raise what they like
+            raise ConversionError(first_line(error)) from error
+
+    def load(self, path: Path, threads: int) -> Runtime:
+        try:
+            with quiet():
+                module = torch.export.load(str(path)).module()
+        except Exception as error:
+            raise ConversionError(f"torch refuses the file: {first_line(error)}") from error
+
+        def run(lr: Image) -> Image:
+            with torch.no_grad():
+                return module(torch.from_numpy(lr)).numpy()
+
+        return run
+
+
+def _text(request: Request) -> Any:
+    return "\n".join(f"{name}: {value}" for name, value in request.facts.items())

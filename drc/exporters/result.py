@@ -1,0 +1,166 @@
+"""What an export made and measured, as text and as `export.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drc.artifacts.atomic import write_json
+from drc.artifacts.plan import check_version
+from drc.errors import RunError
+from drc.exporters.parity import Check, Tolerance
+from drc.exporters.quality import Quality
+
+SCHEMA_VERSION = 1
+RECORD = "export.json"
+_FORMAT = "drc-export"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Median time of one image in the file's runtime.
+
+    Attributes:
+        median_ms: of the file.
+        dense_ms: of the dense network's file, in turns with it; None without one.
+        speedup: the second over the first.
+        lr_size: height and width of the LR image.
+        runs: timed passes of each.
+        threads: of the CPU.
+    """
+
+    median_ms: float
+    dense_ms: float | None
+    speedup: float | None
+    lr_size: tuple[int, int]
+    runs: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file, and what was found in its runtime.
+
+    Attributes:
+        path: the main file.
+        files: names of all its files.
+        bytes: their size together.
+        format: `onnx`, `pt2`, `openvino` or `ncnn`.
+        precision: `fp32`, `fp16` or `int8`.
+        exporter: what made it.
+        opset: of ONNX; None for other formats.
+        model: registered name, or the class of another network.
+        scale: HR side over LR side.
+        channels: of the images.
+        lr_size: height and width of the only LR image it takes; None for any.
+        multiple: what the LR image's sides must be multiples of.
+        parity: the file against the network, on real photos.
+        tolerance: what was allowed.
+        speed: None where it was not timed.
+        quality: what the precision costs; None for float32.
+        versions: of the exporter's and the runtime's packages.
+        notes: what else must be known, one sentence each.
+    """
+
+    path: Path
+    files: list[str]
+    bytes: int
+    format: str
+    precision: str
+    exporter: str
+    opset: int | None
+    model: str
+    scale: int
+    channels: int
+    lr_size: tuple[int, int] | None
+    multiple: int
+    parity: list[Check]
+    tolerance: Tolerance
+    speed: Speed | None
+    quality: Quality | None
+    versions: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `export.json` holds them."""
+        return {**asdict(self), "path": str(self.path)}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        opset = "" if self.opset is None else f", opset {self.opset}"
+        sizes = "any LR size" if self.lr_size is None else f"LR {_size(self.lr_size)} alone"
+        if self.multiple > 1:
+            sizes = f"LR sides in multiples of {self.multiple}"
+        yield str(self.path)
+        yield (
+            f"  {self.format} {self.precision}, by {self.exporter}{opset}; {sizes}; "
+            f"{self.bytes / 1e6:,.2f} MB"
+        )
+        checked = ", ".join(_size(entry.lr_size) for entry in self.parity)
+        largest = max(entry.largest or 0.0 for entry in self.parity)
+        psnr = min(entry.psnr or 0.0 for entry in self.parity)
+        yield f"  against the network on LR {checked}: differs by {largest:.1e}, {psnr:.1f} dB"
+        if self.speed is not None:
+            yield f"  {self._speed(self.speed)}"
+        if self.quality is not None:
+            found = self.quality
+            yield (
+                f"  PSNR on {found.data}: {found.file:.2f} dB, float32 {found.network:.2f} dB, "
+                f"cost {found.cost:.2f} dB"
+            )
+        for note in self.notes:
+            yield f"  note: {note}"
+
+    @staticmethod
+    def _speed(speed: Speed) -> str:
+        text = f"latency at LR {_size(speed.lr_size)}: {speed.median_ms:,.1f} ms"
+        if speed.dense_ms is not None:
+            text += f", dense {speed.dense_ms:,.1f} ms, {speed.speedup:.2f}x"
+        return f"{text} (median of {speed.runs}, {speed.threads} threads)"
+
+
+def record(exported: Exported) -> Path:
+    """Add an entry to the `export.json` beside the file; an older one of the same file goes.
+
+    Raises:
+        RunError: the record there is damaged or of a newer drc, or the system refuses.
+    """
+    path = exported.path.parent / RECORD
+    entry = {"file": exported.path.name, **exported.to_dict()}
+    del entry["path"]
+    kept = [old for old in read_record(path) if old["file"] != entry["file"]]
+    write_json(
+        path,
+        {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "exports": [*kept, entry]},
+    )
+    return path
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """The entries of an `export.json`; none where there is no such file.
+
+    Raises:
+        RunError: the file is damaged or of a newer drc.
+    """
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        exports = content["exports"]
+        known = content["format"] == _FORMAT and all("file" in entry for entry in exports)
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise RunError(f"{path} is not a record of drc's exports; choose another --output")
+    check_version(content.get("schema_version"), SCHEMA_VERSION, path)
+    return exports
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+__all__ = ["RECORD", "Exported", "Speed", "read_record", "record"]

@@ -1,0 +1,257 @@
+"""`drc.export`: write a file, run it in its runtime, compare, time, and only then keep it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from drc import __version__
+from drc.errors import ExportError, RunError, UsageError
+from drc.evaluation.benchmark import BUNDLED
+from drc.exporters.attempt import Made, make, move
+from drc.exporters.base import FLOAT, INT8, Format, Request, get_format
+from drc.exporters.onnx import OPSETS
+from drc.exporters.parity import TOLERANCES
+from drc.exporters.photos import calibration_images, check_images
+from drc.exporters.quality import measure
+from drc.exporters.result import Exported, Speed
+from drc.exporters.timing import runtime_latency
+from drc.exporters.wrapper import UnitNetwork
+from drc.runtime import Progress
+
+_TIMED = (96, 96)
+_OPSETS = range(17, 24)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    precision: str = FLOAT,
+    lr_size: tuple[int, int] | None = None,
+    opset: int | None = None,
+    dense: nn.Module | None = None,
+    dense_path: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = BUNDLED,
+    runs: int = 5,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a network for another runtime, and prove the file there before it gets its name.
+
+    The file takes `(1, C, h, w)` in 0..1 and gives `(1, C, h * scale, w * scale)` in 0..1, not
+    clamped. It is run on three real photos in its runtime, and compared with the network.
+
+    Args:
+        model: any SR network; it is not changed.
+        path: the file to write, with or without the format's suffix.
+        to: `onnx`, `pt2`, `openvino` or `ncnn`.
+        precision: `fp32`, `fp16` or `int8`; which of them depends on the format.
+        lr_size: height and width of the only LR image that the file is to take; None for any.
+        opset: of ONNX; None for 17, or 18 where torch's newer exporter is needed.
+        dense: the network before compression, to time beside it in the same runtime.
+        dense_path: where to keep the dense network's file; None to keep none.
+        data: images to calibrate int8 by: a folder; None for the bundled photos.
+        test: images to measure the PSNR cost of fp16 and int8 on, as for `drc.evaluate`; None for
+            no measurement.
+        runs: timed passes; 0 for no timing.
+        overwrite: replace files that exist.
+        progress: told about every part of the work.
+
+    Raises:
+        UsageError: no such format or precision, a missing package, a file that exists, or an
+            unusable size or opset.
+        ModelError: the network does not run on a photo of that size.
+        ExportError: no exporter knows all ops of the network, or the file's outputs differ; it is
+            then kept beside, as `NAME.rejected.onnx` and the like.
+        DataError: unusable images.
+        RunError: the system refuses to write.
+    """
+    kind = get_format(to)
+    kind.need(precision)
+    _check_arguments(lr_size, opset, runs)
+    target = with_suffix(kind, path)
+    kept = None if dense_path is None else with_suffix(kind, dense_path)
+    for file in (target, kept):
+        if file is not None and not overwrite:
+            refuse_existing(kind, file)
+    network = UnitNetwork(model)
+    images, multiple = check_images(network, lr_size)
+    notes: list[str] = []
+    with _workplace(target.parent) as folder:
+        request = _request(network, images, lr_size, precision, opset, data, multiple)
+        _tell(progress, f"{to} {precision}")
+        made = make(kind, request, images, folder / target.name, target)
+        other = None
+        if dense is not None and (runs or kept is not None):
+            _tell(progress, f"{to} {precision} of the dense network")
+            try:
+                other = _make_dense(kind, dense, request, images, folder, kept)
+            except ExportError as error:
+                if kept is not None:
+                    raise
+                notes.append(f"the dense network is not timed: {error}")
+        speed = _speed(kind, made, other, network, lr_size, multiple, runs, progress)
+        quality = None
+        # A file for one size cannot run whole photos.
+        if precision != FLOAT and test is not None and lr_size is None and multiple == 1:
+            _tell(progress, "PSNR of the file")
+            quality = measure(network, made.runtime, test, progress)
+        size = sum(file.stat().st_size for file in kind.files(made.path))
+        move(kind, made.path, target)
+        if kept is not None and other is not None:
+            move(kind, other.path, kept)
+            notes.append(f"the dense network is kept as {kept.name}")
+    return Exported(
+        path=target,
+        files=[file.name for file in kind.files(target)],
+        bytes=size,
+        format=to,
+        precision=precision,
+        exporter=made.way,
+        opset=(opset or OPSETS[made.way]) if to == "onnx" else None,
+        model=network.name,
+        scale=network.traits.scale,
+        channels=network.traits.channels,
+        lr_size=lr_size,
+        multiple=multiple,
+        parity=made.checks,
+        tolerance=TOLERANCES[precision],
+        speed=speed,
+        quality=quality,
+        versions={"drc": __version__, **kind.known_versions()},
+        notes=notes,
+    )
+
+
+def with_suffix(kind: Format, path: str | Path) -> Path:
+    """The main file of a format for a path with or without its suffix."""
+    path = Path(path).expanduser()
+    suffix = kind.suffixes[0]
+    return path if path.name.endswith(suffix) else path.with_name(path.name + suffix)
+
+
+def refuse_existing(kind: Format, path: Path) -> None:
+    """Raise UsageError where one of the files is there already."""
+    for file in kind.files(path):
+        if file.exists():
+            raise UsageError(f"{file} exists; pass --overwrite to replace it, or another --output")
+
+
+def _check_arguments(lr_size: tuple[int, int] | None, opset: int | None, runs: int) -> None:
+    if lr_size is not None and min(lr_size) < 1:
+        raise UsageError(f"an LR image of {lr_size[0]}x{lr_size[1]} has no pixels")
+    if opset is not None and opset not in _OPSETS:
+        raise UsageError(f"--opset is {opset}; use one from {_OPSETS[0]} to {_OPSETS[-1]}")
+    if runs < 0:
+        raise UsageError(f"--runs is {runs}; pass the number of timed passes, or 0 for none")
+
+
+def _request(
+    network: UnitNetwork,
+    images: Sequence[Tensor],
+    lr_size: tuple[int, int] | None,
+    precision: str,
+    opset: int | None,
+    data: str | Path | None,
+    multiple: int,
+) -> Request:
+    facts = {
+        "model": network.name,
+        "scale": str(network.traits.scale),
+        "value_range": "1",
+        "channels": str(network.traits.channels),
+        "precision": precision,
+        "drc_version": __version__,
+        "lr_multiple": str(multiple),
+    }
+    if lr_size is not None:
+        facts["lr_size"] = f"{lr_size[0]}x{lr_size[1]}"
+    return Request(
+        network,
+        images[0],
+        None if lr_size is not None else images[1],
+        precision,
+        opset,
+        facts,
+        calibration_images(network, data, lr_size) if precision == INT8 else (),
+    )
+
+
+def _make_dense(
+    kind: Format,
+    dense: nn.Module,
+    request: Request,
+    images: Sequence[Tensor],
+    folder: Path,
+    target: Path | None,
+) -> Made:
+    """The dense network in the same way; where nobody keeps it, no rejected file either."""
+    network = UnitNetwork(dense)
+    like = replace(request, network=network, facts={**request.facts, "model": network.name})
+    path = folder / f"dense{kind.suffixes[0]}"
+    return make(kind, like, images, path, path if target is None else target)
+
+
+def _speed(
+    kind: Format,
+    made: Made,
+    dense: Made | None,
+    network: UnitNetwork,
+    lr_size: tuple[int, int] | None,
+    multiple: int,
+    runs: int,
+    progress: Progress | None,
+) -> Speed | None:
+    if not runs:
+        return None
+    size = lr_size or (-(-_TIMED[0] // multiple) * multiple, -(-_TIMED[1] // multiple) * multiple)
+    runtimes = {"dense": dense.runtime} if dense is not None else {}
+    runtimes["file"] = made.runtime
+    found = runtime_latency(
+        runtimes,
+        network.traits.channels,
+        size,
+        runs=runs,
+        name=f"latency in {kind.name}",
+        progress=progress,
+    )
+    own = found["file"]
+    other = found["dense"].median_ms if dense is not None else None
+    return Speed(
+        round(own.median_ms, 3),
+        None if other is None else round(other, 3),
+        None if other is None else round(other / own.median_ms, 3),
+        own.lr_size,
+        own.runs,
+        own.threads,
+    )
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, which is made; files move from it in one step."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
+    except OSError as error:
+        raise RunError(
+            f"cannot write into {folder}: {error.strerror}; pass another --output"
+        ) from error
+    with work as path:
+        yield Path(path)
+
+
+def _tell(progress: Progress | None, what: str) -> None:
+    if progress is not None:
+        progress(what, 0, 0, {})
+
+
+__all__ = ["export", "refuse_existing", "with_suffix"]
