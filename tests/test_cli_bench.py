@@ -158,9 +158,10 @@ def test_modes_are_what_they_are_called(mode, channels_last, kind):
         {"one": model}, [(6, 10)], [mode], runs=3, device="cpu",
         progress=lambda what, done, total, metrics: told.append((what, done, total)),
     )  # fmt: skip
-    assert log[-5:] == [((6, 10), channels_last, kind, False)] * 5  # two of them warm up
+    # two of them warm up, one is watched for its memory
+    assert log[-6:] == [((6, 10), channels_last, kind, False)] * 6
     assert model.training and model.conv.weight.is_contiguous()
-    assert timings[0].median_ms > 0 and timings[0].peak_mib is None
+    assert timings[0].median_ms > 0 and timings[0].peak_mib > 0
     assert told == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
 
 
@@ -200,3 +201,16 @@ def test_a_compiled_network_gives_the_same_images():
         ("bf16", 0.02),
     ):
         assert (outputs[mode].float() - expected).abs().max() <= tolerance, mode
+
+
+def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
+    given = ["--model", "slwsr16", "--modes", "eager,onnx", "--lr-size", "16x16", "--runs", "1"]
+    done = drc("bench", *given, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    eager, onnx = record["timings"]
+    assert (eager["mode"], onnx["mode"]) == ("eager", "onnx")
+    assert onnx["failure"] is None and onnx["median_ms"] > 0 and onnx["peak_mib"] is None
+    # The widest layer of an image of 64x64 has 16 channels: the SR image alone is 0.05 MiB.
+    assert 0.05 < eager["peak_mib"] < 20
+    assert record["modes"]["onnx"] == "float32, exported by `drc export --to onnx`"

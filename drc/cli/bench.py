@@ -30,7 +30,9 @@ _Against = Annotated[
 _Run = Annotated[Path | None, typer.Option(help="Run folder to measure [default: newest].")]
 _Modes = Annotated[
     list[str] | None,
-    typer.Option(help="eager, channels_last, compiled, bf16, by commas [default: all]."),
+    typer.Option(
+        help="eager, channels_last, compiled, bf16 [default: these], onnx, openvino, ncnn, pt2."
+    ),
 ]
 _Sizes = Annotated[
     list[str] | None,
@@ -64,7 +66,7 @@ def command(
 
     Example: drc bench --model drn_s --against drn_s30 --against drn_s50
     """
-    sizes = [_size(text) for text in lr_size or ["96x96", "270x480"]]
+    sizes = [o.lr_size(text) for text in lr_size or ["96x96", "270x480"]]
     if run is not None and model is not None:
         raise UsageError("--run measures a run folder and --model other networks; pass one of them")
     if against and model is None:
@@ -74,6 +76,7 @@ def command(
     import torch
 
     from drc.evaluation.bench import MODES, bench
+    from drc.exporters.backends import backends, meanings
     from drc.report.bench_table import start_record
 
     if threads is not None:
@@ -84,9 +87,13 @@ def command(
     if merge:
         networks = {name: _merged(name, network, notes) for name, network in networks.items()}
     bars = _Bars(quiet)
-    measured = bench(networks, sizes, chosen, runs=runs, device=device or "auto", progress=bars)
-    record = start_record(networks, sizes, runs, device or "auto", notes)
-    _print_as_measured(record, measured, bars, output, as_json)
+    place = device or "auto"
+    with backends(chosen) as others:
+        measured = bench(
+            networks, sizes, chosen, runs=runs, device=place, others=others, progress=bars
+        )
+        record = start_record(networks, sizes, runs, place, notes, meanings(others))
+        _print_as_measured(record, measured, bars, output, as_json)
 
 
 def _print_as_measured(
@@ -138,13 +145,6 @@ class _Bars:
         if self._display is not None:
             self._display.close()
             self._display = None
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, by, width = text.lower().partition("x")
-    if not (by and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UsageError(f"--lr-size is {text!r}; pass height and width, such as 270x480")
-    return int(height), int(width)
 
 
 def _of_run(folder: Path | None) -> dict[str, nn.Module]:

@@ -104,9 +104,7 @@ def command(
 
     Example: drc export --to onnx,ncnn
     """
-    from drc.cli.bench import _size
-
-    size = None if lr_size is None else _size(lr_size)
+    size = None if lr_size is None else o.lr_size(lr_size)
     others = weights is not None or model is not None
     if others and run is not None:
         raise UsageError("--run exports from a run, --weights and --model others; pass one of them")

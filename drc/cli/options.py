@@ -229,6 +229,14 @@ TRAINING_PLACES: dict[str, tuple[str, ...]] = {
 """Where the options of `drc train` and `drc adapt` land."""
 
 
+def lr_size(text: str) -> tuple[int, int]:
+    """Height and width of `HxW`. Raises UsageError."""
+    height, by, width = text.lower().partition("x")
+    if not (by and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise UsageError(f"--lr-size is {text!r}; pass height and width, such as 270x480")
+    return int(height), int(width)
+
+
 def training_overrides(params: Mapping[str, Any]) -> dict[str, Any]:
     """Nest the options that were given as `TrainRun` nests them; the rest are left out."""
     return overrides(params, TRAINING_PLACES)

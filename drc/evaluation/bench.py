@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from drc.errors import UsageError, unknown_name
-from drc.evaluation.latency import Pass, interleave, synchronize, warm_up
+from drc.evaluation.latency import Pass, interleave, warm_up
+from drc.evaluation.peak_memory import peak_mib
 from drc.graph.surgery import copy_of
 from drc.models.traits import get_traits
 from drc.runtime import Progress, resolve_device
@@ -44,11 +45,12 @@ class Timing:
 
     Attributes:
         lr_size: height and width of the LR image; batch 1.
-        mode: a key of `MODES`.
+        mode: its name.
         network: its name.
         median_ms: of one pass; None where it failed.
         speedup: the first network's median over this one's, both of this mode and size.
-        peak_mib: memory that a pass takes beyond what lay on the GPU before; None on a CPU.
+        peak_mib: memory that the tensors of a pass take at the same time; None in modes of others
+            than torch.
         failure: why there is no time, in one line.
     """
 
@@ -68,6 +70,7 @@ def bench(
     *,
     runs: int = 5,
     device: str | torch.device = "auto",
+    others: Mapping[str, Callable[..., Pass]] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[Timing]]:
     """Time networks side by side; one list, in the order of `networks`, per size and mode.
@@ -79,9 +82,10 @@ def bench(
     Args:
         networks: by name, the first being what the others are compared with; not changed.
         sizes: heights and widths of the LR images.
-        modes: keys of `MODES`.
+        modes: keys of `MODES`, and of `others`.
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
+        others: further modes: what makes a pass of a network and `image=`, `(1, C, h, w)`.
         progress: told about every round.
 
     Raises:
@@ -89,14 +93,18 @@ def bench(
         ModelError: the number of a network's image channels cannot be found out.
     """
     place = resolve_device(device)
+    makers: dict[str, Callable[..., Pass]] = {
+        **{mode: partial(prepared, mode=mode) for mode in MODES},
+        **(others or {}),
+    }
     for mode in modes:
-        if mode not in MODES:
-            raise UsageError(unknown_name("mode", mode, MODES))
+        if mode not in makers:
+            raise UsageError(unknown_name("mode", mode, makers))
     if runs < 1 or any(side < 1 for size in sizes for side in size):
         raise UsageError("a benchmark needs at least 1 run and LR images of at least 1x1")
     channels = {name: get_traits(network).channels for name, network in networks.items()}
     return (
-        _side_by_side(networks, channels, size, mode, runs, place, progress)
+        _side_by_side(networks, channels, size, mode, makers[mode], runs, place, progress)
         for size, mode in itertools.product(sizes, modes)
     )
 
@@ -106,13 +114,14 @@ def _side_by_side(
     channels: Mapping[str, int],
     size: tuple[int, int],
     mode: str,
+    maker: Callable[..., Pass],
     runs: int,
     device: torch.device,
     progress: Progress | None,
 ) -> list[Timing]:
     passes: dict[str, Pass] = {}
     failures: dict[str, str] = {}
-    peaks: dict[str, float] = {}
+    peaks: dict[str, float | None] = {}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if mode == "compiled":
@@ -123,9 +132,9 @@ def _side_by_side(
                 progress(f"{what}, warm-up", number + 1, len(networks), {})
             try:
                 image = torch.rand(1, channels[name], *size, device=device)
-                passes[name] = prepared(network, mode, image)
+                passes[name] = maker(network, image=image)
                 warm_up(passes[name], device)
-                peaks[name] = _peak_mib(passes[name], device)
+                peaks[name] = peak_mib(passes[name], device) if mode in MODES else None
             except Exception as error:  # a foreign forward or a missing compiler raises anything
                 passes.pop(name, None)
                 failures[name] = _in_one_line(error)
@@ -139,7 +148,7 @@ def _side_by_side(
             name,
             median_ms=medians.get(name),
             speedup=base / medians[name] if base is not None and name in medians else None,
-            peak_mib=peaks.get(name) if device.type == "cuda" else None,
+            peak_mib=peaks.get(name),
             failure=failures.get(name),
         )
         for name in networks
@@ -181,17 +190,6 @@ def _room_to_compile() -> AbstractContextManager[Any]:
     older = ("cache_size_limit", "accumulated_cache_size_limit")  # before torch 2.7
     known = names if hasattr(_dynamo.config, names[0]) else older
     return _dynamo.config.patch({name: _MOST_VERSIONS for name in known})
-
-
-def _peak_mib(forward: Pass, device: torch.device) -> float:
-    """What a pass adds to the memory in use, in MiB; 0 on a CPU, which does not tell."""
-    if device.type != "cuda":
-        return 0.0
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    forward()
-    synchronize(device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
 def _in_one_line(error: Exception) -> str:

@@ -45,6 +45,7 @@ class BenchRecord:
         runs: timed passes per network.
         device: what they run on.
         gpu: whether that is a GPU.
+        modes: what the modes mean, by name.
         threads: of the CPU.
         torch: its version.
         timings: so far.
@@ -59,14 +60,14 @@ class BenchRecord:
     gpu: bool
     threads: int
     torch: str
+    modes: dict[str, str] = field(default_factory=lambda: dict(MODES))
     timings: list[Timing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: bool = False
 
     def to_json(self) -> str:
-        """All of it, with the meaning of every mode."""
-        plain = {**asdict(self), "modes": MODES}
-        return json.dumps(plain, indent=2, allow_nan=False)
+        """All of it."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     def head(self) -> Iterator[str]:
         """The lines above the figures."""
@@ -81,7 +82,7 @@ class BenchRecord:
         for note in self.notes:
             yield f"note: {note}"
         yield ""
-        yield self._line(*_COLUMNS, "peak MiB" if self.gpu else "")
+        yield self._line(*_COLUMNS, "peak MiB")
 
     def lines(self, timings: list[Timing]) -> Iterator[str]:
         """One line per network of a size and mode."""
@@ -113,8 +114,11 @@ def start_record(
     runs: int,
     device: str,
     notes: list[str],
+    others: Mapping[str, str] | None = None,
 ) -> BenchRecord:
     """A record without timings: count parameters and MACs, and note where they are measured.
+
+    `others` are modes besides torch's, with what they mean.
 
     MACs are counted on the smallest of the sizes, as their ratio hardly depends on it.
     """
@@ -134,6 +138,7 @@ def start_record(
         gpu=place.type == "cuda",
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        modes={**MODES, **(others or {})},
         notes=notes,
     )
 
