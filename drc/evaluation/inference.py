@@ -56,6 +56,10 @@ class Inference:
 
         return self_ensemble(view, lr) if self.self_ensemble else view(lr)
 
+    def arguments(self) -> dict[str, Any]:
+        """What `drc.evaluate` takes of it."""
+        return {"self_ensemble": self.self_ensemble, "tile": self.tile, "overlap": self.overlap}
+
     def in_words(self) -> str:
         """What a reader of the figures must know, after a comma; empty for whole images alone."""
         words = ", self-ensemble of 8 views" if self.self_ensemble else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def _qualities(
     found = {
         name: evaluate(
             model, data, device=device, progress=_named(progress, f"evaluate {name}"),
-            **asdict(inference),
+            **inference.arguments(),
         )
         for name, model in models.items()
     }  # fmt: skip

@@ -159,7 +159,7 @@ def _with_quality(
     for name, pairs in sets.items():
         try:
             result = evaluate(
-                model, list(pairs), device=device, progress=progress, **asdict(inference)
+                model, list(pairs), device=device, progress=progress, **inference.arguments()
             )
             quality[name] = (result.psnr, result.ssim)
         except DrcError as error:
