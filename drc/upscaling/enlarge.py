@@ -21,11 +21,11 @@ from drc.evaluation.inference import Inference
 from drc.evaluation.tiling import MULTIPLE, spans
 from drc.upscaling.network import TooLargeError, Upscaler
 
-WHOLE = 768 * 768
-"""LR pixels up to which images go through whole by default."""
+WHOLE = 512 * 512
+"""LR pixels up to which images go through whole by default: 4 GB for DRN-S on a CPU."""
 
-AUTO_TILE = 512
-"""Side of the tiles of larger ones, in LR pixels."""
+AUTO_TILE = 384
+"""Side of the tiles of larger ones, in LR pixels: 2 GB."""
 
 _VIEWS = 8
 _SHOWN = 1 << 30
