@@ -162,7 +162,7 @@ def test_int8_and_its_cost(tiny: Written, tmp_path):
     assert result.quality is not None
     assert result.quality.network == pytest.approx(found.psnr, abs=1e-3)
     assert result.quality.cost == pytest.approx(found.psnr - result.quality.file, abs=1e-3)
-    assert 0 < result.quality.cost < 0.3
+    assert -0.1 < result.quality.cost < 0.3 and result.quality.cost != 0
     assert any("cost" in line for line in result.lines())
 
 

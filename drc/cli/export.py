@@ -129,19 +129,16 @@ def command(
     if test_data is not None:
         source.test = None if test_data == "none" else test_data
     folder = _folder(source, output)
-    display = Display(quiet, transient=True)
     shared: dict[str, Any] = {"lr_size": size, "opset": opset, "runs": runs}
-    shared.update(overwrite=overwrite, progress=display)
+    shared["overwrite"] = overwrite
     wanted = [(name, precision) for name in formats for precision in precisions]
-    made = _all(source, folder, wanted, dense, shared, display)
     done, failures = [], []
-    for outcome in made:
+    for outcome in _all(source, folder, wanted, dense, shared, quiet):
         if isinstance(outcome, DrcError):
             failures.append(outcome)
             continue
         done.append(outcome)
         if not as_json:
-            display.close()
             print("\n".join(outcome.lines()), flush=True)
     if as_json and done:
         print(json.dumps([found.to_dict() for found in done], indent=2))
@@ -154,36 +151,37 @@ def _all(
     wanted: list[tuple[str, str]],
     keep_dense: bool,
     shared: dict[str, Any],
-    display: Display,
+    quiet: bool,
 ) -> Iterator[Exported | DrcError]:
     """Every file that was asked for, or why there is none, as it is there."""
     from drc.exporters.result import record
     from drc.exporters.run import export
 
-    try:
-        for to, precision in wanted:
-            display.log(f"{to} {precision} ...")
-            ends = _ending(precision, shared["lr_size"])
-            kept = folder / f"{source.dense_name}{ends}" if keep_dense else None
-            try:
-                found = export(
-                    source.network,
-                    folder / f"{source.name}{ends}",
-                    to=to,
-                    precision=precision,
-                    dense=source.dense,
-                    dense_path=kept,
-                    data=source.data,
-                    test=source.test,
-                    **shared,
-                )
-                record(found)
-            except DrcError as error:
-                yield error
-            else:
-                yield found
-    finally:
-        display.close()
+    for to, precision in wanted:
+        ends = _ending(precision, shared["lr_size"])
+        kept = folder / f"{source.dense_name}{ends}" if keep_dense else None
+        display = Display(quiet, transient=True)
+        display.log(f"{to} {precision} ...")
+        outcome: Exported | DrcError
+        try:
+            outcome = export(
+                source.network,
+                folder / f"{source.name}{ends}",
+                to=to,
+                precision=precision,
+                dense=source.dense,
+                dense_path=kept,
+                data=source.data,
+                test=source.test,
+                progress=display,
+                **shared,
+            )
+            record(outcome)
+        except DrcError as error:
+            outcome = error
+        finally:
+            display.close()
+        yield outcome
 
 
 def _end(failures: list[DrcError]) -> None:
@@ -206,15 +204,19 @@ def _folder(source: Source, output: Path | None) -> Path:
     folder = source.folder if output is None else output.expanduser()
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; pass --output with a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-        if any(".rejected." in file.name for file in folder.iterdir()):
-            return folder
+    if _holds_others(folder) and not (folder / RECORD).is_file():
         raise RunError(
             f"{folder} exists and holds something else than exports of drc's; pass --output with "
             "a new folder"
         )
     read_record(folder / RECORD)  # what is damaged is told before the work
     return folder
+
+
+def _holds_others(folder: Path) -> bool:
+    """Whether anything lies there but what failed or killed exports leave."""
+    left = (file.name for file in folder.iterdir()) if folder.is_dir() else ()
+    return any(".rejected." not in name and not name.startswith(".export-") for name in left)
 
 
 def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:

@@ -21,13 +21,13 @@ from drc.exporters.base import (
     Request,
     Runtime,
     first_line,
-    names,
     register,
 )
 from drc.exporters.onnx import quiet
 
 _INPUT, _OUTPUT = "in0", "out0"  # pnnx names them so
 _PATIENCE = 1800  # seconds
+_NAMED = 4
 
 
 @register
@@ -53,7 +53,9 @@ class Ncnn(Format):
                 shutil.move(made, file)
         unknown = _unknown_layers(path)
         if unknown:
-            raise ConversionError(f"it has no ncnn layer for the op {names(unknown)}")
+            more = f" and {len(unknown) - _NAMED} others" if len(unknown) > _NAMED else ""
+            named = ", ".join(unknown[:_NAMED])
+            raise ConversionError(f"it has no ncnn layer for the op {named}{more}")
 
     def load(self, path: Path, threads: int) -> Runtime:
         import ncnn
@@ -111,10 +113,12 @@ def _shape(image: torch.Tensor) -> str:
 
 
 def _unknown_layers(path: Path) -> list[str]:
-    """The layer types in a parameter file that pnnx left under torch's names."""
+    """The layer types in a parameter file that pnnx left under torch's names, each once."""
     lines = path.read_text("utf-8").splitlines()[2:]
     kinds = [line.split()[0] for line in lines if line.strip()]
-    return [kind for kind in kinds if re.search(r"[.:]", kind)]
+    # Expressions are what pnnx makes of sizes; the op that needs them stands beside.
+    unknown = [kind for kind in kinds if re.search(r"[.:]", kind) and kind != "pnnx.Expression"]
+    return list(dict.fromkeys(unknown)) or [kind for kind in kinds if "." in kind][:1]
 
 
 __all__ = ["Ncnn"]

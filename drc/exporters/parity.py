@@ -82,8 +82,8 @@ def _check(network: UnitNetwork, runtime: Runtime, lr: Tensor) -> Check:
         return Check(size, failure="it gives NaN or infinite values")
     span = max(1.0, float(np.abs(expected).max()))
     difference = (found.astype(np.float64) - expected) / span
-    mse = float(np.mean(difference**2))
-    psnr = min(-10 * math.log10(mse), _EQUAL) if mse > 0 else _EQUAL
+    squared = float(np.mean(difference**2))
+    psnr = min(-10 * math.log10(squared), _EQUAL) if squared > 0 else _EQUAL
     return Check(size, float(f"{np.abs(difference).max():.3g}"), round(psnr, 2))
 
 
