@@ -97,6 +97,25 @@ def test_the_network_stays_as_it_was(tmp_path):
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_statistics_of_batches_stay_out_of_it(tmp_path):
+    """torch's exporters change modes, and put back the one that they find."""
+
+    class Normed(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(8)
+            self.norm.running_mean.fill_(0.3)
+
+        def between(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x)
+
+    model, lr = Normed(), photo(20, 28)
+    with torch.no_grad():
+        wanted = model.eval()(lr)
+    result = drc.export(model.train(), tmp_path / "norm", runs=0)
+    np.testing.assert_allclose(run(result.path, lr), wanted.numpy(), atol=1e-5)
+
+
 def test_a_pruned_network(tmp_path):
     model = small_drn()
     plan = drc.search(model, [], ratio=0.3, strategy="uniform", dual_weight=0, round_to=1)

@@ -30,7 +30,8 @@ class UnitNetwork(nn.Module):
         super().__init__()
         network = plain_network(model)
         self.traits: Traits = get_traits(network)
-        self.network = copy.deepcopy(network).cpu().eval()
+        self.network = copy.deepcopy(network).cpu()
+        self.eval()  # as a whole: exporters put back the mode that they find
 
     def forward(self, lr: Tensor) -> Tensor:
         value_range = self.traits.value_range
