@@ -20,9 +20,9 @@ from drc.exporters.base import (
     names,
     register,
 )
-from drc.exporters.onnx import TORCHSCRIPT, quiet
+from drc.exporters.onnx import DYNAMO, TORCHSCRIPT, quiet
 
-_FROM_ONNX, _FROM_TORCH = "from ONNX", "from torch"
+_FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO = "from ONNX", "from torch", "from ONNX by dynamo"
 
 _OPERATOR = re.compile(r"\b(?:aten|prim|torchvision|onnx)::\w+|No conversion rule for (\w+)")
 
@@ -36,7 +36,7 @@ class OpenVino(Format):
     precisions = (FLOAT, HALF)
     packages = ("openvino",)
     extra = "openvino"
-    ways = (_FROM_ONNX, _FROM_TORCH)
+    ways = (_FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO)
     versions = ("torch", "openvino")
 
     def write(self, request: Request, way: str, path: Path) -> None:
@@ -44,7 +44,10 @@ class OpenVino(Format):
 
         try:
             with quiet():
-                model = _from_onnx(request, path) if way == _FROM_ONNX else _from_torch(request)
+                if way == _FROM_TORCH:
+                    model = _from_torch(request)
+                else:
+                    model = _from_onnx(request, TORCHSCRIPT if way == _FROM_ONNX else DYNAMO, path)
                 for name, value in request.facts.items():
                     model.set_rt_info(value, ["drc", name])
                 half = request.precision == HALF
@@ -71,7 +74,7 @@ class OpenVino(Format):
         return run
 
 
-def _from_onnx(request: Request, path: Path) -> Any:
+def _from_onnx(request: Request, exporter: str, path: Path) -> Any:
     import openvino
 
     if importlib.util.find_spec("onnx") is None:
@@ -79,7 +82,7 @@ def _from_onnx(request: Request, path: Path) -> Any:
     middle = path.with_suffix(".middle.onnx")
     try:
         plain = Request(request.network, request.example, request.second, opset=request.opset)
-        get_format("onnx").write(plain, TORCHSCRIPT, middle)
+        get_format("onnx").write(plain, exporter, middle)
         return openvino.convert_model(str(middle))
     finally:
         middle.unlink(missing_ok=True)
