@@ -68,9 +68,9 @@ def test_the_newest_run_and_what_it_prints(finished_run: FinishedRun):
         == "note: dense: 6 linear ops became 3 convolutions, 384,361 parameters became 384,349"
     )
     header, dense, pruned = (line.split() for line in lines[-3:])
-    assert header == ["LR", "mode", "network", "ms", "speed-up", "by", "MACs"]
-    assert dense[:3] == ["16x16", "eager", "dense"] and dense[4:] == ["1.00x", "1.00x"]
-    assert pruned[:3] == ["16x16", "eager", "finetuned"] and len(pruned) == 6
+    assert header == ["LR", "mode", "network", "ms", "speed-up", "by", "MACs", "peak", "MiB"]
+    assert dense[:3] == ["16x16", "eager", "dense"] and dense[4:6] == ["1.00x", "1.00x"]
+    assert pruned[:3] == ["16x16", "eager", "finetuned"] and len(pruned) == 7
     assert float(pruned[5].rstrip("x")) > 1.1
 
 
@@ -104,7 +104,7 @@ def test_a_mode_that_fails_is_a_line_of_the_table(tmp_path):
     compiled, eager = result.stdout.splitlines()[-2:]
     assert compiled.split()[:4] == ["16x16", "compiled", "drn_tiny", "-"]
     assert "compiler" in compiled and "Traceback" not in result.stderr
-    assert eager.split()[4:] == ["1.00x", "1.00x"]
+    assert eager.split()[4:6] == ["1.00x", "1.00x"]
 
 
 def test_ctrl_c_keeps_what_was_printed(tmp_path):

@@ -55,7 +55,7 @@ def test_dcls_gives_the_official_image_and_kernel(shared: Path, spec: str, name:
     # These weights let the deconvolution divide by next to nothing: a nudge in the last digit moves
     # the image by 0.5 %. Where the processor rounds as the official run did, all is equal.
     same_rounding = torch.equal(kernel, arrays["y1"])
-    allowed = 1e-5 if same_rounding else 5 * worst([nudged], {"x": arrays["x"], "y0": sr})
+    allowed = 1e-5 if same_rounding else 10 * worst([nudged], {"x": arrays["x"], "y0": sr})
     assert worst([sr, kernel], arrays) < allowed
 
 

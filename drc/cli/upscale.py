@@ -132,6 +132,11 @@ def _warn(display: Display, text: str) -> None:
 def _how_to_go_on(outcome: Outcome) -> str:
     """What is kept after Ctrl-C, and the command that makes the rest."""
     again = [part for part in sys.argv[1:] if part != "--overwrite"]
+    if outcome.resumable and "--overwrite" in sys.argv:  # old outputs would count as done
+        return (
+            f"interrupted; {outcome.done} of {outcome.total} {outcome.unit} are made anew, start "
+            f"again with: {shlex.join(['drc', *sys.argv[1:]])}"
+        )
     if not outcome.resumable:
         return f"interrupted; nothing is written, start again with: {shlex.join(['drc', *again])}"
     if "--resume" not in again:

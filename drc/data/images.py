@@ -22,6 +22,7 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 """File name endings (in lower case) that count as images when a folder is listed."""
 
 _WHITE16 = 65535
+_PHOTOMETRIC = 262  # the tag of TIFF files that tells whether 0 is black
 _PER_LEVEL = 257  # 65535 / 255: 16-bit values per 8-bit level
 
 
@@ -155,7 +156,9 @@ def read_grey16(path: Path | str, image: Image.Image) -> npt.NDArray[np.uint16]:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > _WHITE16:
         raise DataError(f"{path}: its values exceed 16 bits; save it as an 8 or 16-bit image")
-    return values[..., None].astype(np.uint16)
+    values = values[..., None].astype(np.uint16)
+    is_white_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    return _WHITE16 - values if is_white_zero else values  # Pillow inverts 8 bits alone
 
 
 def _rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

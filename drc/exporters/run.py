@@ -85,6 +85,8 @@ def export(
     network = UnitNetwork(model)
     images, multiple = check_images(network, lr_size)
     notes: list[str] = []
+    if kept is not None:
+        _make_folder(kept.parent)
     with _workplace(target.parent) as folder:
         request = _request(network, images, lr_size, precision, opset, data, multiple)
         _tell(progress, f"{to} {precision}")
@@ -235,11 +237,18 @@ def _speed(
     )
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}; pass another --output") from error
+
+
 @contextmanager
 def _workplace(folder: Path) -> Iterator[Path]:
     """A temporary folder inside `folder`, which is made; files move from it in one step."""
+    _make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         work = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
     except OSError as error:
         raise RunError(

@@ -103,11 +103,12 @@ def why_not_plain(model: nn.Module, image: Tensor) -> str | None:
     """Why spandrel makes another network of state dicts like that of `model`; None if it does not.
 
     Args:
-        model: a network in eval mode, with its traits. Its weights are replaced by random ones:
-            whether two networks compute the same, initial weights may hide.
+        model: a network in eval mode, with its traits. It is moved to the CPU, and its weights are
+            replaced by random ones: whether two networks compute the same, initial weights may hide.
         image: on which both are compared, `(1, C, h, w)` in 0..1.
     """
     traits = get_traits(model)
+    model, image = model.cpu().float(), image.cpu().float()  # where spandrel builds its own
     _randomise(model)
     try:
         plain = open_checkpoint({k: v.clone() for k, v in model.state_dict().items()}, "it")

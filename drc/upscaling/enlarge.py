@@ -168,8 +168,9 @@ class Enlarger:
     def _bytes(self, photo: Photo) -> int:
         """What the images take besides the network, at their most."""
         pixels = photo.levels.shape[0] * photo.levels.shape[1]
-        floats = 4 * self.upscaler.channels * (3 if self.self_ensemble else 1)
-        colours = 12 if photo.levels.shape[2] == 3 and self.upscaler.channels == 1 else 0
+        floats = 4 * self.upscaler.channels * (4 if self.self_ensemble else 1)
+        grey, one = photo.levels.shape[2] == 1, self.upscaler.channels == 1
+        colours = 8 if grey and not one else 20 if one and not grey else 0  # luma, and bicubic
         planes = photo.levels.shape[2] + (photo.alpha is not None)
         levels = 2 * planes * photo.levels.itemsize  # as an array, and as the file's bytes
         return pixels * self.upscaler.scale**2 * (floats + colours + levels)
@@ -199,12 +200,8 @@ def to_tensor(levels: Levels) -> Tensor:
 def to_levels(image: Tensor, white: int) -> Levels:
     """`(1, C, H, W)`, 0..1, as levels `(H, W, C)`, rounded and clamped; `image` is written over."""
     rounded = image[0].mul_(float(white)).round_().clamp_(0, white)
-    return (
-        rounded.permute(1, 2, 0)
-        .contiguous()
-        .numpy()
-        .astype(np.uint8 if white == 255 else np.uint16)
-    )
+    kind = np.uint8 if white == 255 else np.uint16
+    return rounded.permute(1, 2, 0).numpy().astype(kind, order="C")
 
 
 def _for(channels: int, lr: Tensor) -> Tensor:

@@ -141,10 +141,12 @@ def _images(folder: Path, out: Path) -> Iterator[Path]:
 
 def _refuse_clashes(jobs: list[Job]) -> None:
     sources: dict[Path, list[Path]] = defaultdict(list)
+    inputs = {job.source.resolve() for job in jobs}
     for job in jobs:
         sources[job.target].append(job.source)
-        if job.target.exists() and job.target.resolve() == job.source.resolve():
-            raise UsageError(f"{job.target} would replace its own input; name another file")
+        if job.target.exists() and job.target.resolve() in inputs:
+            whose = "its own input" if job.target.resolve() == job.source.resolve() else "an input"
+            raise UsageError(f"{job.target} would replace {whose}; name another file or folder")
     for target, several in sources.items():
         if len(several) > 1:
             names = " and ".join(str(path) for path in several[:2])

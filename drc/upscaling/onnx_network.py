@@ -15,7 +15,7 @@ from drc.upscaling.network import Upscaler
 
 _SIDES = (48, 64, 128)
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
 
 
 def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
@@ -87,7 +87,7 @@ def _open(path: Path, device: str) -> Any:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}; pass an existing one")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
     providers = _providers(onnxruntime.get_available_providers(), device)
     try:
