@@ -240,7 +240,10 @@ class RunFolder:
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise RunError(self._damaged())
         check_version(record.get("schema_version"), SCHEMA_VERSION, self.steps_path)
-        if not isinstance(record.get("steps"), dict) or "created" not in record:
+        steps = record.get("steps")
+        if not isinstance(steps, dict) or "created" not in record:
+            raise RunError(self._damaged())
+        if not all(isinstance(facts, dict) for facts in steps.values()):
             raise RunError(self._damaged())
         return record
 

@@ -86,7 +86,7 @@ def _files(session: Session) -> dict[str, str]:
         "metrics": run.metrics_path,
     }
     files = {name: str(path) for name, path in paths.items() if path.exists()}
-    return {**files, "report": str(run.report_path), "report page": str(run.markdown_path)}
+    return {**files, "report": str(run.report_path), "report in Markdown": str(run.markdown_path)}
 
 
 def _images_in_words(session: Session) -> str:

@@ -104,7 +104,7 @@ def why_not_plain(model: nn.Module, image: Tensor) -> str | None:
 
     Args:
         model: a network in eval mode, with its traits. It is moved to the CPU, and its weights are
-            replaced by random ones: whether two networks compute the same, initial weights may hide.
+            replaced by random ones: initial weights may hide that two networks differ.
         image: on which both are compared, `(1, C, h, w)` in 0..1.
     """
     traits = get_traits(model)

@@ -94,6 +94,14 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     curves = list(_curves(run))
     if report.recovered and not curves:
         problems.append(f"no training curves: {run.metrics_path.name} is missing or empty")
+    if plan is not None and not run.first_round.path.is_dir():
+        now = {name: (width.keep, width.of) for name, width in plan.groups.items()}
+        if now != report.plan.groups:
+            problems.append(
+                f"the report is of another plan than {run.plan_path.name}: measure again"
+            )
+    if run.finetuned_path.exists() != report.recovered:
+        problems.append("the report was made without the recovery that the run has: measure again")
     name = run.path.resolve().name
     return RunFiles(name, report, plan, front, curves, problems)
 
