@@ -12,6 +12,7 @@ from drc.report.points import Point, Scatter, share
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 28, 44
 _MOST_STEPS = 400  # points of a line
+_SHORT, _STYLES = 14, 6  # letters of a name in a column of the key; kinds of lines in style.css
 
 
 def plan_chart(groups: Mapping[str, tuple[int, int]]) -> Markup:
@@ -102,7 +103,8 @@ def line_chart(
 ) -> Markup:
     """Lines over training steps, with a key below; each has a dash pattern of its own."""
     points = [point for line in series.values() for point in line]
-    rows = (len(series) + 2) // 3
+    columns = 3 if all(len(name) <= _SHORT for name in series) else 1
+    rows = -(-len(series) // columns)
     x = axis([0, *(step for step, _ in points)], _LEFT, _WIDTH - _RIGHT)
     y = axis([value for _, value in points], _HEIGHT - _BOTTOM, _TOP)
     parts = frame(x, y, "steps", y_label)
@@ -113,10 +115,12 @@ def line_chart(
         drawn = "polyline" if len(line) > 1 else "circle"
         spot = {"points": path} if len(line) > 1 else dict(cx=x(line[0][0]), cy=y(line[0][1]), r=3)
         words = element("title", f"{name}, {number(line[0][1])} to {number(line[-1][1])}")
-        parts.append(element(drawn, words, class_=f"line line{place}", **spot))
-        left, top = _LEFT + (place % 3) * 130, _HEIGHT + 10 + 18 * (place // 3)
+        parts.append(element(drawn, words, class_=f"line line{place % _STYLES}", **spot))
+        left, top = _LEFT + (place % columns) * 130, _HEIGHT + 10 + 18 * (place // columns)
         parts.append(
-            element("line", x1=left, x2=left + 26, y1=top, y2=top, class_=f"line line{place}")
+            element(
+                "line", x1=left, x2=left + 26, y1=top, y2=top, class_=f"line line{place % _STYLES}"
+            )
         )
         parts.append(element("text", name, x=left + 32, y=top + 4, class_="name"))
     ends = ", ".join(f"{n} from {number(p[0][1])} to {number(p[-1][1])}" for n, p in series.items())
