@@ -25,13 +25,17 @@ _Network = Annotated[
 ]
 _Against = Annotated[
     list[str] | None,
-    typer.Option(help="Network to compare: the same, or a compressed file; may be repeated."),
+    typer.Option(
+        metavar="NETWORK",
+        help="Network to compare: the same, or a compressed file; may be repeated.",
+    ),
 ]
 _Run = Annotated[Path | None, typer.Option(help="Run folder to measure [default: newest].")]
 _Modes = Annotated[
     list[str] | None,
     typer.Option(
-        help="eager, channels_last, compiled, bf16 [default: these], onnx, openvino, ncnn, pt2."
+        metavar="MODES",
+        help="eager, channels_last, compiled, bf16 [default: these], onnx, openvino, ncnn, pt2.",
     ),
 ]
 _Sizes = Annotated[
@@ -62,7 +66,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Time networks side by side in every mode, and compare with the ratio of their MACs.
+    """Time networks side by side, in every mode.
+
+    Ratios of times, beside those of MACs; by default the networks of the newest run.
 
     Example: drc bench --model drn_s --against drn_s30 --against drn_s50
     """

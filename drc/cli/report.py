@@ -12,7 +12,7 @@ from drc.errors import UsageError
 
 _Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Run folder; several are compared [default: newest]."),
+    typer.Argument(metavar="RUN", help="Run folder; several are compared [default: newest]."),
 ]
 _TestData = Annotated[
     str | None,
@@ -72,7 +72,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure parameters, MACs, PSNR, SSIM and latency before and after.
+    """Measure size, cost and quality, before and after.
+
+    Parameters, MACs, latency, PSNR and SSIM; with several runs, the reports side by side.
 
     Example: drc report --test-data benchmark/Set5 --html
     """

@@ -67,7 +67,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Enlarge images with a network, by default that of the newest run.
+    """Enlarge images, folders or videos with a network.
+
+    By default with that of the newest run.
 
     Example: drc upscale photos enlarged --model drn_s
     """
