@@ -15,6 +15,7 @@ import drc as package
 from drc.errors import UsageError
 from drc.evaluation.bench import MODES, bench, prepared
 from drc.evaluation.complexity import complexity
+from drc.exporters.memory import peak_mib
 
 SIZE = ["--lr-size", "16x16"]
 QUICK = [*SIZE, "--runs", "1", "--modes", "eager"]
@@ -210,7 +211,23 @@ def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
     record = json.loads(done.stdout)
     eager, onnx = record["timings"]
     assert (eager["mode"], onnx["mode"]) == ("eager", "onnx")
-    assert onnx["failure"] is None and onnx["median_ms"] > 0 and onnx["peak_mib"] is None
+    assert onnx["failure"] is None and onnx["median_ms"] > 0
     # The widest layer of an image of 64x64 has 16 channels: the SR image alone is 0.05 MiB.
     assert 0.05 < eager["peak_mib"] < 20
+    assert 0 < onnx["peak_mib"] < 100
     assert record["modes"]["onnx"] == "float32, exported by `drc export --to onnx`"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells")
+def test_memory_of_a_file_grows_with_the_image(tmp_path):
+    network = package.create_model("slwsr16", weights="none")
+    path = package.export(network, tmp_path / "net", to="onnx", runs=0, test=None).path
+    small, large = (peak_mib("onnx", path, (1, 3, side, side)) for side in (32, 128))
+    assert small is not None and large is not None
+    # What is held for every pixel: at least the SR image, x4, of three channels in float32.
+    assert large - small > (128**2 - 32**2) * 16 * 3 * 4 / 2**20
+
+
+def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    assert peak_mib("onnx", tmp_path / "broken.onnx", (1, 3, 8, 8)) is None
