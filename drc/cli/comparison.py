@@ -17,12 +17,25 @@ def compare_runs(
     folders: Sequence[Path],
     html: bool,
     png: bool,
+    photos: int | None,
+    device: str | None,
     output: Path | None,
     quiet: bool,
     markdown: bool,
     as_json: bool,
 ) -> None:
     """Print the comparison, and write the page and the plot asked for into the current folder.
+
+    Args:
+        folders: of the runs.
+        html: write the page, for whose photos the networks run.
+        png: write the plot.
+        photos: test images on the page; None for as many as on that of one run.
+        device: where the networks run; None for the best there is.
+        output: the page's file; None for `compare.html`.
+        quiet: log nothing.
+        markdown: print Markdown.
+        as_json: print JSON.
 
     Raises:
         RunError: a folder holds no run or no report, or a file cannot be written.
@@ -38,10 +51,16 @@ def compare_runs(
     display = Display(quiet)
     if html:
         from drc.artifacts.atomic import write_text
+        from drc.cli.compared_photos import compared_photos
+        from drc.report.gallery import DEFAULT_PHOTOS
         from drc.report.html.comparison import comparison_page
+        from drc.runtime import resolve_device
 
-        path = output or PAGE
-        write_text(path, comparison_page(found))
+        path, place = output or PAGE, device or "auto"
+        resolve_device(place)  # a wrong one is an error, other than images that are gone
+        count = DEFAULT_PHOTOS if photos is None else photos
+        shown, problems = compared_photos(found, runs, count, place, display)
+        write_text(path, comparison_page(found, shown, problems))
         display.log(f"page: {path}")
     if png:
         from drc.report.plots import save_plots
