@@ -57,6 +57,7 @@ class Exported:
         channels: of the images.
         lr_size: height and width of the only LR image it takes; None for any.
         multiple: what the LR image's sides must be multiples of.
+        least: the smallest side of an LR image; 1 where it takes one size.
         parity: the file against the network, on real photos.
         tolerance: what was allowed.
         speed: None where it was not timed.
@@ -77,6 +78,7 @@ class Exported:
     channels: int
     lr_size: tuple[int, int] | None
     multiple: int
+    least: int
     parity: list[Check]
     tolerance: Tolerance
     speed: Speed | None
@@ -91,12 +93,10 @@ class Exported:
     def lines(self) -> Iterator[str]:
         """For people."""
         opset = "" if self.opset is None else f", opset {self.opset}"
-        sizes = "any LR size" if self.lr_size is None else f"LR {_size(self.lr_size)} alone"
-        if self.multiple > 1:
-            sizes = f"LR sides in multiples of {self.multiple}"
+        maker = self.exporter if self.exporter.startswith("from") else f"by {self.exporter}"
         yield str(self.path)
         yield (
-            f"  {self.format} {self.precision}, by {self.exporter}{opset}; {sizes}; "
+            f"  {self.format} {self.precision}, {maker}{opset}; {self._sizes()}; "
             f"{self.bytes / 1e6:,.2f} MB"
         )
         checked = ", ".join(_size(entry.lr_size) for entry in self.parity)
@@ -113,6 +113,17 @@ class Exported:
             )
         for note in self.notes:
             yield f"  note: {note}"
+
+    def _sizes(self) -> str:
+        """What LR images it takes, in words."""
+        if self.lr_size is not None:
+            return f"LR {_size(self.lr_size)} alone"
+        limits = []
+        if self.multiple > 1:
+            limits.append(f"in multiples of {self.multiple}")
+        if self.least > self.multiple:
+            limits.append(f"of at least {self.least}")
+        return f"LR sides {', '.join(limits)}" if limits else "any LR size"
 
     @staticmethod
     def _speed(speed: Speed) -> str:
