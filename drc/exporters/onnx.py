@@ -91,6 +91,8 @@ class Onnx(Format):
 def _export(request: Request, way: str, path: Path) -> None:
     """Have torch write the float32 file."""
     opset = request.opset or OPSETS[way]
+    if way == DYNAMO and opset < OPSETS[DYNAMO]:
+        raise ConversionError(f"it writes opset {OPSETS[DYNAMO]} and newer, not {opset}")
 
     def export(**sizes: Any) -> None:
         torch.onnx.export(
@@ -174,10 +176,12 @@ def _explain(error: Exception) -> str:
 
 
 def _describe(path: Path, facts: dict[str, str]) -> None:
-    """Write `facts` into the file's metadata."""
+    """Write `facts` into the file's metadata, and what is known of the output's shape."""
     import onnx
 
     model = onnx.load(str(path))
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    dims[0].dim_value, dims[1].dim_value = 1, int(facts["channels"])
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, str(path))
 

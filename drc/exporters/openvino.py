@@ -82,7 +82,7 @@ def _from_onnx(request: Request, exporter: str, path: Path) -> Any:
         raise ConversionError("the way over ONNX needs pip install 'drc-sr[onnx]'")
     middle = path.with_suffix(".middle.onnx")
     try:
-        plain = replace(request, precision=FLOAT, facts={})
+        plain = replace(request, precision=FLOAT)
         get_format("onnx").write(plain, exporter, middle)
         return openvino.convert_model(str(middle))
     finally:

@@ -17,6 +17,8 @@ from drc.exporters.quality import Quality
 SCHEMA_VERSION = 1
 RECORD = "export.json"
 _FORMAT = "drc-export"
+_FASTER = 1.05
+"""From this ratio of times on a file counts as faster."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Speed:
         median_ms: of the file.
         dense_ms: of the dense network's file, in turns with it; None without one.
         speedup: the second over the first.
+        float32_ms: of the network's file in float32, in turns with one of lower precision; None
+            for float32 itself.
         lr_size: height and width of the LR image.
         runs: timed passes of each.
         threads: of the CPU.
@@ -35,6 +39,7 @@ class Speed:
     median_ms: float
     dense_ms: float | None
     speedup: float | None
+    float32_ms: float | None
     lr_size: tuple[int, int]
     runs: int
     threads: int
@@ -105,11 +110,13 @@ class Exported:
         yield f"  against the network on LR {checked}: differs by {largest:.1e}, {psnr:.1f} dB"
         if self.speed is not None:
             yield f"  {self._speed(self.speed)}"
+            if self.speed.float32_ms is not None:
+                yield f"  {self._against_float32(self.speed.median_ms, self.speed.float32_ms)}"
         if self.quality is not None:
             found = self.quality
             yield (
                 f"  PSNR on {found.data}: {found.file:.2f} dB, float32 {found.network:.2f} dB, "
-                f"cost {found.cost:.2f} dB"
+                f"cost {round(found.cost, 2) + 0.0:.2f} dB"
             )
         for note in self.notes:
             yield f"  note: {note}"
@@ -130,7 +137,15 @@ class Exported:
         text = f"latency at LR {_size(speed.lr_size)}: {speed.median_ms:,.1f} ms"
         if speed.dense_ms is not None:
             text += f", dense {speed.dense_ms:,.1f} ms, {speed.speedup:.2f}x"
-        return f"{text} (median of {speed.runs}, {speed.threads} threads)"
+        threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        return f"{text} (median of {speed.runs}, {threads})"
+
+    def _against_float32(self, own: float, plain: float) -> str:
+        ratio = plain / own
+        found = f"{ratio:.2f}x as fast as float32 here ({plain:,.1f} ms)"
+        if ratio < _FASTER:
+            found = f"not faster than float32 here ({plain:,.1f} ms, {ratio:.2f}x), only smaller"
+        return f"{self.precision} is {found}"
 
 
 def record(exported: Exported) -> Path:
