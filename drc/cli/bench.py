@@ -31,7 +31,8 @@ _Run = Annotated[Path | None, typer.Option(help="Run folder to measure [default:
 _Modes = Annotated[
     list[str] | None,
     typer.Option(
-        help="eager, channels_last, compiled, bf16 [default: these], onnx, openvino, ncnn, pt2."
+        help="eager, channels_last, compiled, bf16 [default: these], onnx, onnx_fp16, onnx_int8, "
+        "openvino, openvino_fp16, ncnn, ncnn_fp16, pt2."
     ),
 ]
 _Sizes = Annotated[
@@ -76,7 +77,7 @@ def command(
     import torch
 
     from drc.evaluation.bench import MODES, bench
-    from drc.exporters.backends import backends, meanings
+    from drc.exporters.backends import backends
     from drc.report.bench_table import start_record
 
     if threads is not None:
@@ -92,7 +93,8 @@ def command(
         measured = bench(
             networks, sizes, chosen, runs=runs, device=place, others=others, progress=bars
         )
-        record = start_record(networks, sizes, runs, place, notes, meanings(others))
+        told = {name: others[name].meaning for name in chosen if name in others}
+        record = start_record(networks, sizes, runs, place, notes, told)
         _print_as_measured(record, measured, bars, output, as_json)
 
 

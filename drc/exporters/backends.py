@@ -3,57 +3,98 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from drc.errors import DrcError
 from drc.evaluation.latency import Pass
-from drc.exporters.base import FLOAT, Runtime, get_format, list_formats
+from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
+from drc.exporters.result import Exported
 from drc.exporters.run import export
 
-Prepare = Callable[..., Pass]
-"""From a network and `image=`, an LR image `(1, C, h, w)` in 0..1, to one pass of it."""
+
+@dataclass
+class Backend:
+    """A runtime and a precision: makes passes of networks, by files written when they are needed.
+
+    Attributes:
+        kind: the format of the files.
+        precision: of the files.
+        folder: where they go.
+    """
+
+    kind: Format
+    precision: str
+    folder: Path
+    _opened: dict[int, tuple[Exported, Runtime] | DrcError] = field(default_factory=dict)
+
+    def __call__(self, network: nn.Module, image: Tensor) -> Pass:
+        """One pass on an LR image `(1, C, h, w)` in 0..1, on the CPU. Raises DrcError."""
+        return partial(self._open(network)[1], image.cpu().numpy())
+
+    def exported(self, network: nn.Module) -> Exported:
+        """What the network's file is. Raises DrcError if there is none."""
+        return self._open(network)[0]
+
+    @property
+    def meaning(self) -> str:
+        """What it is, as for the modes of torch."""
+        option = "" if self.precision == FLOAT else f" --{self.precision}"
+        words = {FLOAT: "float32", "fp16": "float16", "int8": "8 bits"}[self.precision]
+        return f"{words}, exported by `drc export --to {self.kind.name}{option}`"
+
+    def _open(self, network: nn.Module) -> tuple[Exported, Runtime]:
+        found = self._opened.get(id(network))
+        if found is None:
+            found = self._opened[id(network)] = self._make(network)
+        if isinstance(found, DrcError):
+            raise found
+        return found
+
+    def _make(self, network: nn.Module) -> tuple[Exported, Runtime] | DrcError:
+        file = self.folder / f"{self.kind.name}_{self.precision}_{len(self._opened)}"
+        try:
+            made = export(
+                network, file, to=self.kind.name, precision=self.precision, runs=0, test=None
+            )
+        except DrcError as error:
+            return error
+        return made, self.kind.load(made.path, torch.get_num_threads())
 
 
 @contextmanager
-def backends(names: Sequence[str]) -> Iterator[dict[str, Prepare]]:
-    """Within the block, what prepares passes in these runtimes, by the name of the format.
+def backends(names: Sequence[str]) -> Iterator[dict[str, Backend]]:
+    """Within the block, what prepares passes in every runtime, by the mode's name.
 
-    A network is exported once, as float32 for images of any size, checked as `drc.export` checks
-    it, and opened with as many threads as torch has. Runtimes are on the CPU.
+    Modes are called after the format, and after the precision where that is not float32: `onnx`,
+    `onnx_int8`. A network is exported once, for images of any size, checked as `drc.export` checks
+    it, and opened with as many threads as torch has; int8 is calibrated on the bundled photos.
+    Runtimes are on the CPU.
 
     Args:
-        names: export formats; others are left out.
+        names: the modes that will be asked for; those of torch are left out.
 
     Raises:
         UsageError: a runtime is not installed.
     """
-    chosen = [name for name in names if name in list_formats()]
-    for name in chosen:
-        get_format(name).need(FLOAT)
     with tempfile.TemporaryDirectory(prefix="drc-bench-") as folder:
-        yield {name: partial(_prepare, name, Path(folder), {}) for name in chosen}
+        known = {
+            name if precision == FLOAT else f"{name}_{precision}": Backend(
+                get_format(name), precision, Path(folder)
+            )
+            for name in list_formats()
+            for precision in get_format(name).precisions
+        }
+        for name in names:
+            if name in known:
+                known[name].kind.need(known[name].precision)
+        yield known
 
 
-def _prepare(
-    name: str, folder: Path, opened: dict[int, Runtime], network: nn.Module, image: Tensor
-) -> Pass:
-    runtime = opened.get(id(network))
-    if runtime is None:
-        file = folder / f"{name}_{len(opened)}"
-        exported = export(network, file, to=name, runs=0, test=None, overwrite=True)
-        runtime = get_format(name).load(exported.path, torch.get_num_threads())
-        opened[id(network)] = runtime
-    return partial(runtime, image.cpu().numpy())
-
-
-def meanings(prepared: Mapping[str, Prepare]) -> dict[str, str]:
-    """Name -> what it is, as for the modes of torch."""
-    return {name: f"float32, exported by `drc export --to {name}`" for name in prepared}
-
-
-__all__ = ["Prepare", "backends", "meanings"]
+__all__ = ["Backend", "backends"]
