@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.cli import FinishedRun, assert_one_line, drc, interrupt
+from helpers.exporting import Bessel, Plain
 from torch import Tensor, nn
 
 import drc as package
 from drc.errors import UsageError
 from drc.evaluation.bench import MODES, bench, prepared
 from drc.evaluation.complexity import complexity
+from drc.exporters.backends import backends
 from drc.exporters.memory import peak_mib
+from drc.exporters.run import export
 
 SIZE = ["--lr-size", "16x16"]
 QUICK = [*SIZE, "--runs", "1", "--modes", "eager"]
@@ -87,6 +90,7 @@ def test_a_run_before_recovery_shows_its_pruned_network(finished_run: FinishedRu
     ("arguments", "parts"),
     [
         (["--model", "drn_tiny", "--modes", "eagre"], ["eagre", "eager"]),
+        (["--model", "drn_tiny", "--modes", "onxn_int8"], ["onxn_int8", "did you mean onnx_int8"]),
         (["--model", "drn_tiny", "--lr-size", "96"], ["--lr-size", "'96'", "270x480"]),
         (["--model", "drn_tiny", "--threads", "0"], ["--threads is 0"]),
         (["--model", "drn_tiny", "--run", "here"], ["--run", "--model"]),
@@ -205,11 +209,14 @@ def test_a_compiled_network_gives_the_same_images():
 
 
 def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
-    given = ["--model", "slwsr16", "--modes", "eager,onnx", "--lr-size", "16x16", "--runs", "1"]
+    modes = "eager,onnx,onnx_fp16"
+    given = ["--model", "slwsr16", "--modes", modes, "--lr-size", "16x16", "--runs", "1"]
     done = drc("bench", *given, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    eager, onnx = record["timings"]
+    eager, onnx, half = record["timings"]
+    assert half["mode"] == "onnx_fp16" and half["failure"] is None and half["median_ms"] > 0
+    assert record["modes"]["onnx_fp16"] == "float16, exported by `drc export --to onnx --fp16`"
     assert (eager["mode"], onnx["mode"]) == ("eager", "onnx")
     assert onnx["failure"] is None and onnx["median_ms"] > 0
     # The widest layer of an image of 64x64 has 16 channels: the SR image alone is 0.05 MiB.
@@ -231,3 +238,23 @@ def test_memory_of_a_file_grows_with_the_image(tmp_path):
 def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     assert peak_mib("onnx", tmp_path / "broken.onnx", (1, 3, 8, 8)) is None
+
+
+def test_a_network_is_exported_once_and_what_cannot_be_fails_once(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    made = []
+
+    def counted(*arguments, **options):
+        made.append(options["to"])
+        return export(*arguments, **options)
+
+    monkeypatch.setattr("drc.exporters.backends.export", counted)
+    networks = {"plain": Plain(), "bessel": Bessel()}
+    with backends(["onnx"]) as others:
+        first, second = bench(
+            networks, [(8, 8), (12, 8)], ["onnx"], runs=1, device="cpu", others=others
+        )
+        assert others["onnx"].exported(networks["plain"]).bytes > 1000
+    assert made == ["onnx", "onnx"]
+    for plain, bessel in (first, second):
+        assert plain.median_ms > 0 and "bessel_j0" in bessel.failure

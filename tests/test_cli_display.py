@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from drc.cli.display import Display
+
 SCRIPT = """
 import sys
 from drc.cli.display import Display
@@ -68,3 +70,13 @@ def test_without_a_terminal_there_are_lines_from_the_first_process(rank, lines):
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "line"),
+    [(0, 0, "download"), (5, 0, "download: 5"), (0, 9, "download: 0/9"), (5, 9, "download: 5/9")],
+)
+def test_a_length_that_nobody_knows_is_left_out(monkeypatch, capsys, done, total, line):
+    monkeypatch.setattr("drc.cli.display._SECONDS_BETWEEN_LINES", 0.0)
+    Display()("download", done, total, {})
+    assert capsys.readouterr().err.strip() == line

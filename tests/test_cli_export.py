@@ -83,7 +83,7 @@ def test_the_newest_run_as_onnx_beside_its_dense_network(work: Work):
     assert lines[0].endswith("runs/one/export/drn_tiny_x4_pruned.onnx")
     assert "onnx fp32, by torchscript, opset 17; any LR size" in lines[1]
     assert "against the network on LR 29x43, 40x70, 72x48" in lines[2]
-    assert "dense" in lines[3] and "median of 2, 1 threads" in lines[3]
+    assert "dense" in lines[3] and "median of 2, 1 thread)" in lines[3]
     (entry,) = record(folder)
     assert entry["file"] == "drn_tiny_x4_pruned.onnx" and entry["files"] == [entry["file"]]
     speed = entry["speed"]
@@ -159,6 +159,12 @@ def test_a_folder_of_something_else_is_left_alone(work: Work):
         (["--run", "nowhere"], 1, ["no run folder nowhere"]),
         (["--weights", "a.pth"], 1, ["a.pth"]),
         (["--threads", "0"], 2, ["--threads is 0"]),
+        (["--to", "pt2,ncnn", "--opset", "18"], 2, ["--opset is of ONNX files", "pt2,ncnn"]),
+        (["--to", "onnx,"], 2, ["no export format is called ''"]),
+        (["--lr-size", "0x96"], 2, ["0x96"]),
+        (["--lr-size", "-8x96"], 2, ["-8x96"]),
+        (["--lr-size", "96x96x3"], 2, ["96x96x3"]),
+        (["--lr-size", "a lot"], 2, ["a lot"]),
     ],
 )
 def test_what_cannot_be_exported(work: Work, arguments, code, parts):

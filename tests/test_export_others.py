@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.exporting import Array, Baked, Bessel, Plain, in_unit_range, photo, small_drn
+from helpers.exporting import (
+    Array,
+    Baked,
+    Bessel,
+    Branched,
+    Mirrored,
+    Plain,
+    in_unit_range,
+    photo,
+    small_drn,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,6 +66,24 @@ def test_pt2_runs_without_drc(tmp_path):
     assert done.returncode == 0, done.stderr
     for lr, sr in zip(images, torch.load(tmp_path / "found.pt"), strict=True):
         assert agrees(sr.detach().numpy(), model, lr)
+
+
+def read_pt2(path: Path) -> tuple[nn.Module, str]:
+    """The program in a file, and what the file says of itself."""
+    texts = {"drc.txt": ""}
+    return torch.export.load(str(path), extra_files=texts).module(), texts["drc.txt"]
+
+
+@pytest.mark.parametrize(("model", "least"), [(Plain(), 1), (Branched(), 6), (Mirrored(), 5)])
+def test_pt2_takes_images_as_small_as_the_network_does(tmp_path, model, least):
+    result = drc.export(model, tmp_path / "a", to="pt2", runs=0)
+    module, facts = read_pt2(result.path)
+    assert result.least == least and f"lr_least: {least}" in facts.splitlines()
+    for size in ((least, least), (least, 30), (30, least)):
+        assert torch.equal(module(photo(*size)), model(photo(*size)))
+    if least > 1:
+        with pytest.raises((AssertionError, RuntimeError)):
+            module(photo(least - 1, 30))
 
 
 def test_openvino(tmp_path):

@@ -35,7 +35,8 @@ _Modes = Annotated[
     list[str] | None,
     typer.Option(
         metavar="MODES",
-        help="eager, channels_last, compiled, bf16 [default: these], onnx, openvino, ncnn, pt2.",
+        help="eager, channels_last, compiled, bf16 [default: these], onnx, onnx_fp16, onnx_int8, "
+        "openvino, openvino_fp16, ncnn, ncnn_fp16, pt2.",
     ),
 ]
 _Sizes = Annotated[
@@ -82,7 +83,7 @@ def command(
     import torch
 
     from drc.evaluation.bench import MODES, bench
-    from drc.exporters.backends import backends, meanings
+    from drc.exporters.backends import backends
     from drc.report.bench_table import start_record
 
     if threads is not None:
@@ -98,7 +99,8 @@ def command(
         measured = bench(
             networks, sizes, chosen, runs=runs, device=place, others=others, progress=bars
         )
-        record = start_record(networks, sizes, runs, place, notes, meanings(others))
+        told = {name: others[name].meaning for name in chosen if name in others}
+        record = start_record(networks, sizes, runs, place, notes, told)
         _print_as_measured(record, measured, bars, output, as_json)
 
 

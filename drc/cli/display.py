@@ -50,7 +50,8 @@ class Display:
             size = total or None  # 0 is a length that nobody knows
             self._bars.update(self._tasks[what], completed=done, total=size, metrics=text)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self.log(f"{what}: {done}{f'/{total}' if total else ''}  {text}".rstrip())
+            amount = f": {done}{f'/{total}' if total else ''}" if done or total else ""
+            self.log(f"{what}{amount}  {text}".rstrip())
 
     def log(self, text: str) -> None:
         """Print one line."""

@@ -124,6 +124,8 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     formats = list(dict.fromkeys(name for text in to or ["onnx"] for name in text.split(",")))
+    if opset is not None and not {"onnx", "openvino"} & set(formats):
+        raise UsageError(f"--opset is of ONNX files, and --to {','.join(formats)} writes none")
     precisions = [name for name, chosen in ((HALF, fp16), (INT8, int8)) if chosen] or [FLOAT]
     for name in formats:
         for precision in precisions:

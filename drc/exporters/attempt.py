@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,16 +12,26 @@ from torch import Tensor
 from drc.errors import ExportError
 from drc.exporters.base import FLOAT, ConversionError, Format, Request, Runtime
 from drc.exporters.parity import TOLERANCES, Check, check
+from drc.exporters.smallest import smallest_of_file, smallest_of_network
 
 
 @dataclass(frozen=True)
 class Made:
-    """A file that does what the network does: its exporter, opened, and how near it is."""
+    """A file that does what the network does.
+
+    Attributes:
+        path: the main file.
+        way: its exporter.
+        runtime: in which it is open.
+        checks: how near it is to the network.
+        least: the smallest LR side it takes; 1 where it is for one size.
+    """
 
     path: Path
     way: str
     runtime: Runtime
     checks: list[Check]
+    least: int
 
 
 def make(
@@ -43,20 +53,47 @@ def make(
     tolerance = TOLERANCES[request.precision]
     reasons: list[str] = []
     written: list[Check] | None = None
+    least = 1
+    if request.is_dynamic:
+        least = smallest_of_network(request.network, request.example, request.multiple)
     for way in kind.ways:
         try:
-            kind.write(request, way, path)
-            runtime = kind.load(path, torch.get_num_threads())
+            made = _attempt(kind, request, way, images, path, least)
         except ConversionError as error:
             reasons.append(f"{way}: {error}")
             continue
-        checks = check(request.network, runtime, images)
-        if all(found.passes(tolerance) for found in checks):
-            return Made(path, way, runtime, checks)
-        written = checks
-        reasons.append(f"{way}: {_shortfall(checks, request)}")
+        if all(found.passes(tolerance) for found in made.checks):
+            return made
+        written = made.checks
+        reasons.append(f"{way}: {_shortfall(made.checks, request)}")
         move(kind, path, _rejected(kind, target))
     raise ExportError(_refusal(kind, request, reasons, written, _rejected(kind, target)))
+
+
+def _attempt(
+    kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
+) -> Made:
+    """Write and check a file that says how small LR images may be, which is at first a guess.
+
+    Where the runtime wants larger ones than the network the file is written once more.
+    """
+    tolerance = TOLERANCES[request.precision]
+    made = _write(kind, request, way, images, path, least)
+    if not request.is_dynamic or not all(found.passes(tolerance) for found in made.checks):
+        return made
+    found = smallest_of_file(
+        request.network, made.runtime, request.example, request.multiple, tolerance
+    )
+    return made if found == least else _write(kind, request, way, images, path, found)
+
+
+def _write(
+    kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
+) -> Made:
+    facts = {**request.facts, "lr_least": str(least)} if request.is_dynamic else request.facts
+    kind.write(replace(request, facts=facts), way, path)
+    runtime = kind.load(path, torch.get_num_threads())
+    return Made(path, way, runtime, check(request.network, runtime, images), least)
 
 
 def _shortfall(checks: Sequence[Check], request: Request) -> str:

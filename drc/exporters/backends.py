@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,66 +12,94 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from drc.errors import DrcError
 from drc.evaluation.latency import Pass
-from drc.exporters.base import FLOAT, Runtime, get_format, list_formats
+from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
 from drc.exporters.memory import peak_mib
+from drc.exporters.result import Exported
 from drc.exporters.run import export
 
 
 @dataclass
 class FileBackend:
-    """A runtime, to which networks go as files: each is exported and opened once.
+    """A runtime and a precision: makes passes of networks, by files written when they are needed.
 
     Attributes:
-        name: of the format.
-        folder: where the files go.
+        kind: the format of the files.
+        precision: of the files.
+        folder: where they go.
     """
 
-    name: str
+    kind: Format
+    precision: str
     folder: Path
-    _opened: dict[int, tuple[Path, Runtime]] = field(default_factory=dict)
+    _opened: dict[int, tuple[Exported, Runtime] | DrcError] = field(default_factory=dict)
 
     def prepare(self, network: nn.Module, image: Tensor) -> Pass:
-        """See `drc.evaluation.bench.Backend`."""
-        if id(network) not in self._opened:
-            self._opened[id(network)] = self._open(network)
-        _, runtime = self._opened[id(network)]
-        return partial(runtime, image.cpu().numpy())
+        """One pass on an LR image `(1, C, h, w)` in 0..1, on the CPU. Raises DrcError."""
+        return partial(self._open(network)[1], image.cpu().numpy())
 
     def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
-        """See `drc.evaluation.bench.Backend`; a process of its own runs the file once."""
-        path, _ = self._opened[id(network)]
-        return peak_mib(self.name, path, tuple(image.shape))
+        """The memory of such a pass, which a process of its own runs once; see `memory`."""
+        return peak_mib(self.kind.name, self._open(network)[0].path, tuple(image.shape))
 
-    def _open(self, network: nn.Module) -> tuple[Path, Runtime]:
-        file = self.folder / f"{self.name}_{len(self._opened)}"
-        path = export(network, file, to=self.name, runs=0, test=None, overwrite=True).path
-        return path, get_format(self.name).load(path, torch.get_num_threads())
+    def exported(self, network: nn.Module) -> Exported:
+        """What the network's file is. Raises DrcError if there is none."""
+        return self._open(network)[0]
+
+    @property
+    def meaning(self) -> str:
+        """What it is, as for the modes of torch."""
+        option = "" if self.precision == FLOAT else f" --{self.precision}"
+        words = {FLOAT: "float32", "fp16": "float16", "int8": "8 bits"}[self.precision]
+        return f"{words}, exported by `drc export --to {self.kind.name}{option}`"
+
+    def _open(self, network: nn.Module) -> tuple[Exported, Runtime]:
+        found = self._opened.get(id(network))
+        if found is None:
+            found = self._opened[id(network)] = self._make(network)
+        if isinstance(found, DrcError):
+            raise found
+        return found
+
+    def _make(self, network: nn.Module) -> tuple[Exported, Runtime] | DrcError:
+        file = self.folder / f"{self.kind.name}_{self.precision}_{len(self._opened)}"
+        try:
+            made = export(
+                network, file, to=self.kind.name, precision=self.precision, runs=0, test=None
+            )
+        except DrcError as error:
+            return error
+        return made, self.kind.load(made.path, torch.get_num_threads())
 
 
 @contextmanager
 def backends(names: Sequence[str]) -> Iterator[dict[str, FileBackend]]:
-    """Within the block, these runtimes, by the name of the format.
+    """Within the block, what prepares passes in every runtime, by the mode's name.
 
-    A network is exported once, as float32 for images of any size, checked as `drc.export` checks
-    it, and opened with as many threads as torch has. Runtimes are on the CPU.
+    Modes are called after the format, and after the precision where that is not float32: `onnx`,
+    `onnx_int8`. A network is exported once, for images of any size, checked as `drc.export` checks
+    it, and opened with as many threads as torch has; int8 is calibrated on the bundled photos.
+    Runtimes are on the CPU.
 
     Args:
-        names: export formats; others are left out.
+        names: the modes that will be asked for; those of torch are left out.
 
     Raises:
         UsageError: a runtime is not installed.
     """
-    chosen = [name for name in names if name in list_formats()]
-    for name in chosen:
-        get_format(name).need(FLOAT)
     with tempfile.TemporaryDirectory(prefix="drc-bench-") as folder:
-        yield {name: FileBackend(name, Path(folder)) for name in chosen}
+        known = {
+            name if precision == FLOAT else f"{name}_{precision}": FileBackend(
+                get_format(name), precision, Path(folder)
+            )
+            for name in list_formats()
+            for precision in get_format(name).precisions
+        }
+        for name in names:
+            if name in known:
+                known[name].kind.need(known[name].precision)
+        yield known
 
 
-def meanings(prepared: Mapping[str, FileBackend]) -> dict[str, str]:
-    """Name -> what it is, as for the modes of torch."""
-    return {name: f"float32, exported by `drc export --to {name}`" for name in prepared}
-
-
-__all__ = ["FileBackend", "backends", "meanings"]
+__all__ = ["FileBackend", "backends"]

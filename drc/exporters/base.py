@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Request:
         network: in 0..1.
         example: an LR image, `(1, C, h, w)`, to trace by.
         second: one of another size; None where the file is for the size of `example` alone.
+        multiple: what the sides of LR images must be multiples of.
         precision: one of the format's.
         opset: of ONNX; None for the exporter's default.
         facts: what the file should say of itself, where the format has a place for it.
@@ -45,6 +47,7 @@ class Request:
     network: UnitNetwork
     example: Tensor
     second: Tensor | None
+    multiple: int = 1
     precision: str = FLOAT
     opset: int | None = None
     facts: dict[str, str] = field(default_factory=dict)
@@ -154,8 +157,8 @@ def get_format(name: str) -> Format:
 
 
 def first_line(error: object, limit: int = 300) -> str:
-    """What an error says, without the pages that exporters add, in one line."""
-    text = str(error).strip().splitlines()
+    """What an error says, without the pages and colours that exporters add, in one line."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()
     line = next((line.strip() for line in text if line.strip()), "")
     return " ".join(line.split())[:limit] or type(error).__name__
 

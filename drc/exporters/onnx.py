@@ -7,9 +7,11 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 
@@ -35,7 +37,11 @@ OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
 LARGEST = 16384
 """The longest LR side that an exporter that wants a limit is told."""
 
-_OPERATOR = re.compile(r"(?:operator|conversion function for)\W+((?:aten::|prim::)?[\w:.]+)")
+Made = TypeVar("Made")
+
+_OPERATOR = re.compile(
+    r"(?:operator|conversion function for|OpOverload\(op=)\W+((?:aten::|prim::)?[\w:.]+)"
+)
 
 
 @register
@@ -85,44 +91,68 @@ class Onnx(Format):
 def _export(request: Request, way: str, path: Path) -> None:
     """Have torch write the float32 file."""
     opset = request.opset or OPSETS[way]
-    sizes: dict[str, Any] = {}
-    if request.is_dynamic and way == TORCHSCRIPT:
-        sides = {2: "height", 3: "width"}
-        sizes["dynamic_axes"] = {INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}}
-    elif request.is_dynamic:
-        sizes["dynamic_shapes"] = {INPUT: open_sides()}
-    if way == DYNAMO:
-        sizes.update(external_data=False, verbose=False)
+    if way == DYNAMO and opset < OPSETS[DYNAMO]:
+        raise ConversionError(f"it writes opset {OPSETS[DYNAMO]} and newer, not {opset}")
+
+    def export(**sizes: Any) -> None:
+        torch.onnx.export(
+            request.network,
+            (request.example,),
+            str(path),
+            dynamo=way == DYNAMO,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            **sizes,
+        )
+
     try:
         with quiet(), torch.no_grad():
-            torch.onnx.export(
-                request.network,
-                (request.example,),
-                str(path),
-                dynamo=way == DYNAMO,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                **sizes,
-            )
+            if way == DYNAMO:
+                plain = partial(export, external_data=False, verbose=False)
+                with_open_sides(request, lambda sides: plain(dynamic_shapes=sides))
+            elif request.is_dynamic:
+                sides = {2: "height", 3: "width"}
+                export(dynamic_axes={INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}})
+            else:
+                export()
     except Exception as error:  # exporters raise what they like
         raise ConversionError(_explain(error)) from error
 
 
-def open_sides() -> dict[int, Any]:
-    """Height and width of the LR image for torch.export: any size."""
-    return {
-        2: torch.export.Dim("height", min=8, max=LARGEST),
-        3: torch.export.Dim("width", min=8, max=LARGEST),
-    }
+def with_open_sides(request: Request, export: Callable[[Any], Made]) -> Made:
+    """What `export` makes with as small a limit on the LR image's sides as torch.export allows.
+
+    Args:
+        request: for images of any size, or of one.
+        export: calls torch.export, with the `dynamic_shapes` that it is given.
+
+    Raises:
+        Exception: what the last try raised.
+    """
+    if not request.is_dynamic:
+        return export(None)
+    try:
+        return export({INPUT: _sides(1)})
+    except Exception:  # refused, as the code wants larger ones, or for another reason
+        # Since torch 2.6 it finds the limit by itself.
+        found = getattr(torch.export.Dim, "DYNAMIC", None)
+        return export({INPUT: _sides(8) if found is None else {2: found, 3: found}})
+
+
+def _sides(least: int) -> dict[int, Any]:
+    dims = {2: "height", 3: "width"}
+    return {n: torch.export.Dim(name, min=least, max=LARGEST) for n, name in dims.items()}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
     logging.disable(logging.WARNING)
+    # When the older exporter fails it writes its graph to stdout, past Python's own stream.
+    graphs = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), graphs:
             warnings.simplefilter("ignore")
             silence = io.StringIO()
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
@@ -132,23 +162,28 @@ def quiet() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str:
-    """Name the op that the exporter lacks, if it says so anywhere along the chain of causes."""
+    """Name the op that the exporter lacks, if any of the chain of causes does; else the first."""
     seen: BaseException | None = error
+    root: BaseException = error
     while seen is not None:
         found = _OPERATOR.search(str(seen))
         if found:
             return f"it has no ONNX form of the op {found[1].strip('.')}"
         seen = seen.__cause__ or seen.__context__
-    return first_line(error)
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return first_line(root)
 
 
 def _describe(path: Path, facts: dict[str, str]) -> None:
-    """Write `facts` into the file's metadata."""
+    """Write `facts` into the file's metadata, and what is known of the output's shape."""
     import onnx
 
     model = onnx.load(str(path))
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    dims[0].dim_value, dims[1].dim_value = 1, int(facts["channels"])
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, str(path))
 
 
-__all__ = ["OPSETS", "Onnx", "open_sides", "quiet"]
+__all__ = ["OPSETS", "Onnx", "quiet", "with_open_sides"]

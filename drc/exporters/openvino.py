@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def _from_onnx(request: Request, exporter: str, path: Path) -> Any:
         raise ConversionError("the way over ONNX needs pip install 'drc-sr[onnx]'")
     middle = path.with_suffix(".middle.onnx")
     try:
-        plain = Request(request.network, request.example, request.second, opset=request.opset)
+        plain = replace(request, precision=FLOAT)
         get_format("onnx").write(plain, exporter, middle)
         return openvino.convert_model(str(middle))
     finally:

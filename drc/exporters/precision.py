@@ -68,10 +68,26 @@ def to_int8(path: Path, calibration: Sequence[Image]) -> None:
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_exclude=_at_images(onnx.load(str(prepared))),
             )
+        _drop_unused_domains(path)
     except Exception as error:
         raise ConversionError(f"onnxruntime's quantiser: {first_line(error)}") from error
     finally:
         prepared.unlink(missing_ok=True)
+
+
+def _drop_unused_domains(path: Path) -> None:
+    """Take out the operator sets that the quantiser names and no node is of.
+
+    Runtimes refuse a file for a newer set than they know, used or not.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.save(model, str(path))
 
 
 def _reader(images: Sequence[Image]) -> Any:

@@ -16,8 +16,7 @@ from drc.exporters.base import (
     first_line,
     register,
 )
-from drc.exporters.onnx import open_sides, quiet
-from drc.exporters.wrapper import INPUT
+from drc.exporters.onnx import quiet, with_open_sides
 
 
 @register
@@ -29,12 +28,14 @@ class Pt2(Format):
     ways = ("torch.export",)
 
     def write(self, request: Request, way: str, path: Path) -> None:
-        sizes = {INPUT: open_sides()} if request.is_dynamic else None
+        def export(sides: Any) -> torch.export.ExportedProgram:
+            return torch.export.export(
+                request.network, (request.example,), dynamic_shapes=sides, strict=False
+            )
+
         try:
             with quiet(), torch.no_grad():
-                program = torch.export.export(
-                    request.network, (request.example,), dynamic_shapes=sizes, strict=False
-                )
+                program = with_open_sides(request, export)
                 torch.export.save(program, str(path), extra_files={"drc.txt": _text(request)})
         except Exception as error:  # exporters raise what they like
             raise ConversionError(first_line(error)) from error

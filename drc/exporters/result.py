@@ -17,6 +17,8 @@ from drc.exporters.quality import Quality
 SCHEMA_VERSION = 1
 RECORD = "export.json"
 _FORMAT = "drc-export"
+_FASTER = 1.05
+"""From this ratio of times on a file counts as faster."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Speed:
         median_ms: of the file.
         dense_ms: of the dense network's file, in turns with it; None without one.
         speedup: the second over the first.
+        float32_ms: of the network's file in float32, in turns with one of lower precision; None
+            for float32 itself.
         lr_size: height and width of the LR image.
         runs: timed passes of each.
         threads: of the CPU.
@@ -35,6 +39,7 @@ class Speed:
     median_ms: float
     dense_ms: float | None
     speedup: float | None
+    float32_ms: float | None
     lr_size: tuple[int, int]
     runs: int
     threads: int
@@ -57,6 +62,7 @@ class Exported:
         channels: of the images.
         lr_size: height and width of the only LR image it takes; None for any.
         multiple: what the LR image's sides must be multiples of.
+        least: the smallest side of an LR image; 1 where it takes one size.
         parity: the file against the network, on real photos.
         tolerance: what was allowed.
         speed: None where it was not timed.
@@ -77,6 +83,7 @@ class Exported:
     channels: int
     lr_size: tuple[int, int] | None
     multiple: int
+    least: int
     parity: list[Check]
     tolerance: Tolerance
     speed: Speed | None
@@ -91,12 +98,10 @@ class Exported:
     def lines(self) -> Iterator[str]:
         """For people."""
         opset = "" if self.opset is None else f", opset {self.opset}"
-        sizes = "any LR size" if self.lr_size is None else f"LR {_size(self.lr_size)} alone"
-        if self.multiple > 1:
-            sizes = f"LR sides in multiples of {self.multiple}"
+        maker = self.exporter if self.exporter.startswith("from") else f"by {self.exporter}"
         yield str(self.path)
         yield (
-            f"  {self.format} {self.precision}, by {self.exporter}{opset}; {sizes}; "
+            f"  {self.format} {self.precision}, {maker}{opset}; {self._sizes()}; "
             f"{self.bytes / 1e6:,.2f} MB"
         )
         checked = ", ".join(_size(entry.lr_size) for entry in self.parity)
@@ -105,21 +110,42 @@ class Exported:
         yield f"  against the network on LR {checked}: differs by {largest:.1e}, {psnr:.1f} dB"
         if self.speed is not None:
             yield f"  {self._speed(self.speed)}"
+            if self.speed.float32_ms is not None:
+                yield f"  {self._against_float32(self.speed.median_ms, self.speed.float32_ms)}"
         if self.quality is not None:
             found = self.quality
             yield (
                 f"  PSNR on {found.data}: {found.file:.2f} dB, float32 {found.network:.2f} dB, "
-                f"cost {found.cost:.2f} dB"
+                f"cost {round(found.cost, 2) + 0.0:.2f} dB"
             )
         for note in self.notes:
             yield f"  note: {note}"
+
+    def _sizes(self) -> str:
+        """What LR images it takes, in words."""
+        if self.lr_size is not None:
+            return f"LR {_size(self.lr_size)} alone"
+        limits = []
+        if self.multiple > 1:
+            limits.append(f"in multiples of {self.multiple}")
+        if self.least > self.multiple:
+            limits.append(f"of at least {self.least}")
+        return f"LR sides {', '.join(limits)}" if limits else "any LR size"
 
     @staticmethod
     def _speed(speed: Speed) -> str:
         text = f"latency at LR {_size(speed.lr_size)}: {speed.median_ms:,.1f} ms"
         if speed.dense_ms is not None:
             text += f", dense {speed.dense_ms:,.1f} ms, {speed.speedup:.2f}x"
-        return f"{text} (median of {speed.runs}, {speed.threads} threads)"
+        threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        return f"{text} (median of {speed.runs}, {threads})"
+
+    def _against_float32(self, own: float, plain: float) -> str:
+        ratio = plain / own
+        found = f"{ratio:.2f}x as fast as float32 here ({plain:,.1f} ms)"
+        if ratio < _FASTER:
+            found = f"not faster than float32 here ({plain:,.1f} ms, {ratio:.2f}x), only smaller"
+        return f"{self.precision} is {found}"
 
 
 def record(exported: Exported) -> Path:

@@ -8,23 +8,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from drc import __version__
 from drc.errors import ExportError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
 from drc.exporters.attempt import Made, make, move
-from drc.exporters.base import FLOAT, INT8, Format, Request, get_format
+from drc.exporters.base import FLOAT, INT8, Format, Request, Runtime, get_format
 from drc.exporters.onnx import OPSETS
 from drc.exporters.parity import TOLERANCES
 from drc.exporters.photos import calibration_images, check_images
 from drc.exporters.quality import measure
-from drc.exporters.result import Exported, Speed
-from drc.exporters.timing import runtime_latency
+from drc.exporters.result import Exported
+from drc.exporters.timing import measure_speed
 from drc.exporters.wrapper import UnitNetwork
 from drc.runtime import Progress
 
-_TIMED = (96, 96)
+_TIMED = 96
 _OPSETS = range(17, 24)
 
 
@@ -100,8 +101,18 @@ def export(
                 if kept is not None:
                     raise
                 notes.append(f"the dense network is not timed: {error}")
-        speed = _speed(kind, made, other, network, lr_size, multiple, runs, progress)
-        quality = None
+        speed = quality = None
+        if runs:
+            speed = measure_speed(
+                made.runtime,
+                network.traits.channels,
+                _timed_size(lr_size, multiple),
+                dense=other.runtime if other is not None else None,
+                float32=_in_float32(kind, request, made, folder),
+                runs=runs,
+                name=f"latency in {to}",
+                progress=progress,
+            )
         # A file for one size cannot run whole photos.
         if precision != FLOAT and test is not None and lr_size is None and multiple == 1:
             _tell(progress, "PSNR of the file")
@@ -124,6 +135,7 @@ def export(
         channels=network.traits.channels,
         lr_size=lr_size,
         multiple=multiple,
+        least=made.least,
         parity=made.checks,
         tolerance=TOLERANCES[precision],
         speed=speed,
@@ -180,6 +192,7 @@ def _request(
         network,
         images[0],
         None if lr_size is not None else images[1],
+        multiple,
         precision,
         opset,
         facts,
@@ -202,39 +215,19 @@ def _make_dense(
     return make(kind, like, images, path, path if target is None else target)
 
 
-def _speed(
-    kind: Format,
-    made: Made,
-    dense: Made | None,
-    network: UnitNetwork,
-    lr_size: tuple[int, int] | None,
-    multiple: int,
-    runs: int,
-    progress: Progress | None,
-) -> Speed | None:
-    if not runs:
+def _in_float32(kind: Format, request: Request, made: Made, folder: Path) -> Runtime | None:
+    """The network's float32 file beside one of lower precision, to be timed with it."""
+    if request.precision == FLOAT:
         return None
-    size = lr_size or (-(-_TIMED[0] // multiple) * multiple, -(-_TIMED[1] // multiple) * multiple)
-    runtimes = {"dense": dense.runtime} if dense is not None else {}
-    runtimes["file"] = made.runtime
-    found = runtime_latency(
-        runtimes,
-        network.traits.channels,
-        size,
-        runs=runs,
-        name=f"latency in {kind.name}",
-        progress=progress,
-    )
-    own = found["file"]
-    other = found["dense"].median_ms if dense is not None else None
-    return Speed(
-        round(own.median_ms, 3),
-        None if other is None else round(other, 3),
-        None if other is None else round(other / own.median_ms, 3),
-        own.lr_size,
-        own.runs,
-        own.threads,
-    )
+    plain = replace(request, precision=FLOAT, calibration=())
+    path = folder / f"float32{kind.suffixes[0]}"
+    kind.write(plain, made.way, path)  # as it was before it was made smaller
+    return kind.load(path, torch.get_num_threads())
+
+
+def _timed_size(lr_size: tuple[int, int] | None, multiple: int) -> tuple[int, int]:
+    """The size asked for, else 96x96, rounded up to what the network takes."""
+    return lr_size or (-(-_TIMED // multiple) * multiple,) * 2
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,50 +1,61 @@
-"""How fast files are in their runtime, in turns."""
+"""How fast a file is in its runtime, in turns with what it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
 
-from drc.evaluation.latency import Latency, interleave, warm_up
+from drc.evaluation.latency import interleave, warm_up
 from drc.exporters.base import Runtime
+from drc.exporters.result import Speed
 from drc.runtime import Progress
 
 _CPU = torch.device("cpu")
 
 
-def runtime_latency(
-    runtimes: Mapping[str, Runtime],
+def measure_speed(
+    file: Runtime,
     channels: int,
     lr_size: tuple[int, int],
     *,
+    dense: Runtime | None = None,
+    float32: Runtime | None = None,
     runs: int,
     name: str = "latency",
     progress: Progress | None = None,
-) -> dict[str, Latency]:
-    """Time files side by side on the CPU, as `drc.evaluation.latency.latency` does networks.
+) -> Speed:
+    """Time a file on the CPU, as `drc.evaluation.latency.latency` does networks.
 
     Args:
-        runtimes: by name, opened with as many threads as torch has.
+        file: opened with as many threads as torch has, as the others.
         channels: of the images.
         lr_size: height and width of the LR image.
+        dense: the file of the network before compression.
+        float32: the network's own file in float32, if `file` is in another precision.
         runs: timed passes per file, at least 1.
         name: as `progress` is to call it.
         progress: told about every round.
     """
     image = np.random.default_rng(0).random((1, channels, *lr_size), dtype=np.float32)
-    passes = {name: partial(runtime, image) for name, runtime in runtimes.items()}
+    given = {"file": file, "dense": dense, "float32": float32}
+    passes = {key: partial(run, image) for key, run in given.items() if run is not None}
     for forward in passes.values():
         warm_up(forward, _CPU)
     times = interleave(passes, runs, _CPU, what=name, progress=progress)
-    threads = torch.get_num_threads()
-    return {
-        name: Latency(median(values), runs, lr_size, "cpu", threads)
-        for name, values in times.items()
-    }
+    found = {key: median(values) for key, values in times.items()}
+    own, before, plain = found["file"], found.get("dense"), found.get("float32")
+    return Speed(
+        round(own, 3),
+        None if before is None else round(before, 3),
+        None if before is None else round(before / own, 3),
+        None if plain is None else round(plain, 3),
+        lr_size,
+        runs,
+        torch.get_num_threads(),
+    )
 
 
-__all__ = ["runtime_latency"]
+__all__ = ["measure_speed"]

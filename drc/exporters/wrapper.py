@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from drc.exporters.bicubic import enlarge
 from drc.models.traits import Traits, final_output, get_traits, plain_network
 
 INPUT, OUTPUT = "lr", "sr"
@@ -51,6 +52,7 @@ class OpenSizes(TorchFunctionMode):
 
     Elsewhere they stay as they are. `unflatten` is recorded by `torch.jit.trace` with the sizes of
     the example; `interpolate` by a factor makes `torch.export` demand sizes that fit the factor.
+    Bicubic enlargement becomes a convolution in traces, as TensorRT reads no ONNX form of it.
     """
 
     def __torch_function__(
@@ -61,6 +63,9 @@ class OpenSizes(TorchFunctionMode):
             return _unflatten(*args, **kwargs)
         if func is F.interpolate and _is_exporting():
             kwargs = _with_size(args, kwargs)
+        factor = _bicubic_factor(args, kwargs) if func is F.interpolate else None
+        if factor is not None and torch.jit.is_tracing():
+            return enlarge(args[0], factor)
         return func(*args, **kwargs)
 
 
@@ -76,6 +81,17 @@ def _with_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return kwargs
     rest = {name: value for name, value in kwargs.items() if name != "scale_factor"}
     return {**rest, "size": [side * int(factor) for side in args[0].shape[2:]]}
+
+
+def _bicubic_factor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """The whole number by which a call of `interpolate` enlarges bicubically; None for others."""
+    factor = kwargs.get("scale_factor")
+    plain = len(args) == 1 and not any(
+        kwargs.get(name) for name in ("size", "align_corners", "antialias")
+    )
+    if not plain or kwargs.get("mode") != "bicubic" or not isinstance(factor, (int, float)):
+        return None
+    return int(factor) if factor == int(factor) else None
 
 
 def _is_exporting() -> bool:

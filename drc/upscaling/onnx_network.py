@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
     The metadata `scale` and `value_range`, which `drc export` writes, say what they say; without
     them the scale is found by running the network on a small image, and the range is 0..1. Of a
     network with fixed sides, smaller images are extended by their edge pixels, larger ones are to
-    be cut into tiles.
+    be cut into tiles. Sides below the metadata `lr_least` are extended to it in the same way.
 
     Args:
         path: the file.
@@ -62,7 +63,8 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
         ]
 
     facts = session.get_modelmeta().custom_metadata_map
-    channels, scale = _probe(path, call, shape[1], fixed)
+    enlarge = _at_least(call, facts.get("lr_least", ""))
+    channels, scale = _probe(path, enlarge, shape[1], fixed)
     if facts.get("scale", str(scale)) != str(scale):
         raise ModelError(f"{path} says that it enlarges x{facts['scale']}, and it does x{scale}")
     return Upscaler(
@@ -71,7 +73,7 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
         channels=channels,
         value_range=_number(path, facts.get("value_range", "1")),
         device="cuda" if "CUDA" in session.get_providers()[0] else "cpu",
-        call=call,
+        call=enlarge,
         side=0 if fixed is None else min(fixed),
     )
 
@@ -95,6 +97,22 @@ def _open(path: Path, device: str) -> Any:
     except Exception as error:  # onnxruntime's errors have no common base
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: onnxruntime cannot open it ({reason})") from error
+
+
+def _at_least(call: Callable[[Tensor], Tensor], least: str) -> Callable[[Tensor], Tensor]:
+    """`call` on images that are extended by their edge pixels to sides of `least`, and cut back."""
+    side = int(least) if least.isdecimal() else 0
+
+    def extended(lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        down, across = max(side - height, 0), max(side - width, 0)
+        if not down and not across:
+            return call(lr)
+        sr = call(F.pad(lr, (0, across, 0, down), mode="replicate"))
+        scale = sr.shape[-1] // (width + across)
+        return sr[..., : height * scale, : width * scale]
+
+    return extended
 
 
 def _providers(available: list[str], device: str) -> list[Any]:

@@ -69,6 +69,27 @@ class Baked(Plain):
         return x * torch.tensor([column / 100 for column in range(int(x.shape[3]))])
 
 
+class Branched(Plain):
+    """Does something else with images of fewer than six rows."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + 0.5 if x.shape[2] < 6 else x
+
+
+class Mirrored(Plain):
+    """Extends images by four mirrored pixels, which takes sides of at least five."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), 9, 1)
+
+
+class Waves(Plain):
+    """Has an op that only the newer of torch's exporters knows."""
+
+    def between(self, x: Tensor) -> Tensor:
+        return x + torch.fft.rfft2(x).real.mean() / 1000
+
+
 class Noisy(Plain):
     """Gives something else every time."""
 
