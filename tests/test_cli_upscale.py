@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import tifffile
 import torch
 from helpers.cli import assert_one_line, drc, interrupt
 from helpers.onnx_files import ConvShuffle, write_onnx
@@ -25,6 +26,7 @@ from drc.cli.app import app
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.images import read_image, write_image
+from drc.data.photo import read_photo
 from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
@@ -127,6 +129,27 @@ def test_bad_images_are_named_and_the_others_written(photos, tmp_path):
         assert sum(line.startswith(f"skipped in/{name}: ") for line in lines) == 1
     assert lines[-1].startswith("error: 3 of 6 images could not be used")
     assert sorted(sizes(tmp_path / "out")) == ["a.png", "b.jpg", "inner/c.png"]
+
+
+def test_what_is_lost_is_told(photos, tmp_path):
+    levels = np.asarray(Image.open(photos / "a.png"))
+    deep = levels.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "deep.tif", np.moveaxis(deep, -1, 0), photometric="rgb")
+    values = " ".join(str(value) for value in deep.ravel())
+    (tmp_path / "plain.ppm").write_text(f"P3 32 24 65535 {values}")
+    Image.fromarray(levels).convert("RGBA").save(tmp_path / "clear.png")
+    for name, out, told in (
+        ("deep.tif", "deep.png", ""),
+        ("plain.ppm", "plain.png", "plain.ppm: read in 8 bits of the 16 that it holds\n"),
+        ("deep.tif", "x.jpg", "x.jpg: this format holds no 16 bits, left out\n"),
+        ("clear.png", "clear.jpg", "clear.jpg: this format holds no alpha, left out\n"),
+    ):
+        result = here("upscale", name, out, *DRN, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, told)
+    assert read_photo(tmp_path / "deep.png").white == 65535
+    assert read_photo(tmp_path / "plain.png").white == 255
+    both = [read_image(tmp_path / name).int() for name in ("deep.png", "plain.png")]
+    assert torch.equal(*both)
 
 
 def test_an_interrupted_folder_goes_on(photos, tmp_path):

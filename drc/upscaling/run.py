@@ -100,6 +100,8 @@ def enlarge_images(
 def _enlarge(job: Job, enlarger: Enlarger, quality: int, tell: Callable[[str], None]) -> int:
     """Enlarge one image, and return how many pixels it has become."""
     photo = read_photo(job.source)
+    if photo.file_bits is not None:
+        tell(f"{job.source}: read in 8 bits of the {photo.file_bits} that it holds")
     lost = losses(photo, job.target)
     if lost:
         tell(f"{job.target}: this format holds no {' and no '.join(lost)}, left out")
