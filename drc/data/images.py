@@ -84,6 +84,20 @@ def image_size(path: Path | str) -> tuple[int, int]:
         return image.height, image.width
 
 
+def intact_size(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image file that is whole: PNG by its checksums, others by decoding.
+
+    Raises:
+        DataError: as `Picture`.
+    """
+    if Path(path).suffix.lower() == ".png":
+        with opened(path) as image:
+            image.verify()
+            return image.height, image.width
+    picture = Picture(path)
+    return picture.height, picture.width
+
+
 def write_image(path: Path | str, image: Tensor) -> None:
     """Write `(3, H, W)` uint8 in the format of the path's suffix; all of it or nothing.
 
@@ -160,6 +174,6 @@ def _rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 __all__ = [
-    "SUFFIXES", "Picture", "image_size", "opened", "read_image", "to_uint8",
+    "SUFFIXES", "Picture", "image_size", "intact_size", "opened", "read_image", "to_uint8",
     "to_unit", "write_image",
 ]  # fmt: skip
