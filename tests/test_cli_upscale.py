@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import torch
 from helpers.cli import DRC, assert_one_line, drc, interrupt
-from helpers.onnx_files import ConvShuffle, write_onnx
+from helpers.onnx_files import ConvShuffle, Folded, on_extended, write_onnx
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -31,6 +31,7 @@ from drc.data.photo import read_photo
 from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
+from drc.exporters.run import export
 from drc.models.weights import create_model
 from drc.upscaling import video
 from drc.upscaling.enlarge import Enlarger
@@ -217,6 +218,19 @@ def test_networks_of_files_and_runs(photos, tmp_path):
     save(network, run.finetuned_path)
     result = here("upscale", photos / "a.png", "x.tif", "--run", run.path, "--json", cwd=tmp_path)
     assert json.loads(result.stdout)["network"] == str(run.finetuned_path)
+
+
+def test_an_exported_network_that_takes_even_sides_alone(tmp_path):
+    network = Folded().eval()
+    export(network, tmp_path / "folded.onnx", runs=0)
+    lr = load_pair(bundled_pairs("test")[0], 4)[0][:, :, :111]  # 75x111
+    write_image(tmp_path / "lr.png", lr)
+    for out, tile in (("whole.png", "0"), ("tiles.png", "64")):
+        options = ["--weights", "folded.onnx", "--tile", tile, "--json"]
+        result = drc("upscale", "lr.png", out, *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        made = read_image(tmp_path / out).permute(1, 2, 0).int().numpy()
+        assert np.abs(made - on_extended(network, lr, 2)).max() <= 1
 
 
 @pytest.mark.parametrize(
