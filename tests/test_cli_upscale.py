@@ -140,8 +140,19 @@ def test_bad_images_are_named_and_the_others_written(photos, tmp_path):
     lines = result.stderr.splitlines()
     for name in ("cut.png", "text.jpg", "float.tif"):
         assert sum(line.startswith(f"skipped in/{name}: ") for line in lines) == 1
-    assert lines[-1].startswith("error: 3 of 6 images could not be used")
+    told = "error: 3 of 6 images could not be used, as said above; the others are there"
+    assert lines[-1] == told
     assert sorted(sizes(tmp_path / "out")) == ["a.png", "b.jpg", "inner/c.png"]
+
+
+def test_a_bad_image_alone(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    result = here("upscale", "text.jpg", "out.jpg", *DRN, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "skipped text.jpg: not an image, or its header is damaged",
+        "error: 1 of 1 images could not be used, as said above; nothing is written",
+    ]
 
 
 def test_what_is_lost_is_told(photos, tmp_path):
@@ -151,18 +162,27 @@ def test_what_is_lost_is_told(photos, tmp_path):
     values = " ".join(str(value) for value in deep.ravel())
     (tmp_path / "plain.ppm").write_text(f"P3 32 24 65535 {values}")
     Image.fromarray(levels).convert("RGBA").save(tmp_path / "clear.png")
+    others = [Image.fromarray(levels[::-1]), Image.fromarray(levels[:, ::-1])]
+    for name in ("moving.gif", "moving.webp", "pages.tif"):
+        Image.fromarray(levels).save(tmp_path / name, save_all=True, append_images=others)
+    tifffile.imwrite(tmp_path / "deep_pages.tif", np.stack([deep, deep]), photometric="rgb")
     for name, out, told in (
         ("deep.tif", "deep.png", ""),
         ("plain.ppm", "plain.png", "plain.ppm: read in 8 bits of the 16 that it holds\n"),
         ("deep.tif", "x.jpg", "x.jpg: this format holds no 16 bits, left out\n"),
         ("clear.png", "clear.jpg", "clear.jpg: this format holds no alpha, left out\n"),
+        ("moving.gif", "g.png", "moving.gif: the first of 3 frames or pages is taken\n"),
+        ("moving.webp", "w.png", "moving.webp: the first of 3 frames or pages is taken\n"),
+        ("pages.tif", "p.png", "pages.tif: the first of 3 frames or pages is taken\n"),
+        ("deep_pages.tif", "d.png", "deep_pages.tif: the first of 2 frames or pages is taken\n"),
     ):
         result = here("upscale", name, out, *DRN, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (0, told)
     assert read_photo(tmp_path / "deep.png").white == 65535
     assert read_photo(tmp_path / "plain.png").white == 255
-    both = [read_image(tmp_path / name).int() for name in ("deep.png", "plain.png")]
-    assert torch.equal(*both)
+    names = ("deep.png", "plain.png", "p.png", "d.png")
+    first, *others = (read_image(tmp_path / name) for name in names)
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_an_interrupted_folder_goes_on(photos, tmp_path):
@@ -268,11 +288,16 @@ def test_names_of_outputs(photos, tmp_path):
     gif = tmp_path / "x.gif"
     Image.new("L", (4, 4)).save(gif)
     assert targets(gif, "new/") == ["new/x.png"]
+    assert targets(photos, "new.png/")[0] == "new.png/a.png"
     for arguments, part in (
         ((photos, str(photos)), "folder of the inputs"),
         ((photos, str(gif)), "is a file"),
         ((photos / "a.png", str(photos / "a.png")), "its own input"),
         ((photos / "a.png", str(photos) + "/"), "its own input"),
+        ((photos, "new.png"), "new.png is the name of a file"),
+        ((photos, "new.mp4"), "new.mp4 is the name of a file"),
+        ((photos / "a.png", f"{gif}/"), "is a file; name another folder"),
+        ((photos / "a.png", "new.mp4"), r"a\.png is no video by its name; videos are \.avi, "),
         ((photos / "a.png", "new/x.y"), "images are written as"),
         ((photos / "a.png", "new/x.png", "jpg"), "not that of new/x.png"),
         ((photos, "new", "bmp"), "no image format is called 'bmp'"),

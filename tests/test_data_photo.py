@@ -351,6 +351,18 @@ def test_avif_files(tmp_path, rgb):
         read_photo(deeper)
 
 
+@pytest.mark.parametrize("ending", [".gif", ".png", ".tif"])
+def test_damaged_later_frames_do_not_matter(tmp_path, rgb, ending):
+    path = tmp_path / f"x{ending}"
+    others = [Image.fromarray(rgb[::-1]), Image.fromarray(rgb[:, ::-1])]
+    Image.fromarray(rgb).save(path, save_all=True, append_images=others)
+    first, content = read_photo(path), path.read_bytes()
+    assert first.frames == 3
+    for share in (0.95, 0.6, 0.5):
+        path.write_bytes(content[: int(share * len(content))])
+        assert equal(read_photo(path), first.levels)
+
+
 def test_one_bit_and_cmyk(tmp_path, rgb):
     Image.fromarray(rgb).convert("1").save(tmp_path / "one.png")
     assert set(np.unique(read_photo(tmp_path / "one.png").levels)) == {0, 255}
@@ -416,6 +428,16 @@ def test_a_large_image_does_not_warn(tmp_path, rgb, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert equal(read_photo(tmp_path / "large.png"), rgb)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_damaged_exif_data_do_not_warn(tmp_path, rgb, ending):
+    path, exif = tmp_path / f"x{ending}", Image.Exif()
+    exif[0x010F] = "a maker whose name is cut off"
+    Image.fromarray(rgb).save(path, exif=exif.tobytes()[:-20])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_photo(path).size == (24, 40)
 
 
 def test_what_cannot_be_written(tmp_path, rgb):

@@ -106,9 +106,10 @@ def command(
         display.close()
     _print_outcome({"output": out, **_facts(outcome, enlarger)}, as_json)
     if outcome.failed:
+        rest = "the others are there" if outcome.done else "nothing is written"
         raise DataError(
             f"{len(outcome.failed)} of {outcome.total} {outcome.unit} could not be used, as said "
-            "above; the others are written"
+            f"above; {rest}"
         )
 
 

@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,17 @@ _MARKS = {"JPEG2000": (b"\xff\x4f\xff\x51", 42), "AVIF": (b"pixi", 9), "SGI": (b
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """`Image.open`, without its warning of images of up to twice the pixels that it doubts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    """`Image.open`, without warnings: of damaged EXIF data, or of twice the pixels it likes."""
+    with no_warnings():
         return Image.open(path)
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Within the block Pillow warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def read_deep(path: Path | str, image: Image.Image) -> Levels | None:
@@ -216,6 +225,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 __all__ = [
-    "bits_not_read", "encode_png16", "encode_tiff16", "open_image", "raw_mode", "read_deep",
-    "read_grey16",
+    "bits_not_read", "encode_png16", "encode_tiff16", "no_warnings", "open_image", "raw_mode",
+    "read_deep", "read_grey16",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from drc.artifacts.atomic import atomic_write
-from drc.data.deep import open_image, read_deep
+from drc.data.deep import no_warnings, open_image, read_deep
 from drc.data.levels import to_8bit
 from drc.data.tiff import is_tiff, read_tiff, tiff_size
 from drc.errors import DataError
@@ -150,7 +150,7 @@ def _to_tensor(levels: npt.NDArray[np.uint8]) -> Tensor:
 def opened(path: Path | str) -> Iterator[Image.Image]:
     """Open a file and turn what Pillow raises, then or while decoding, into a `DataError`."""
     try:
-        with open_image(path) as image:
+        with no_warnings(), open_image(path) as image:
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None

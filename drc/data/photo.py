@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from drc.data.deep import bits_not_read, raw_mode, read_deep, read_grey16
+from drc.data.deep import bits_not_read, no_warnings, open_image, raw_mode, read_deep, read_grey16
 from drc.data.images import opened
 from drc.data.levels import Levels, to_8bit, upright
 from drc.data.tiff import read_tiff
@@ -19,6 +20,7 @@ from drc.errors import DataError
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La")
 _RGB = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "YCbCr")
+_OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # others have previews or layers
 _LEVELS_APART = {"L;2": 85, "L;4": 17}  # raw mode -> 255 / the largest value in the file
 
 
@@ -32,6 +34,7 @@ class Photo:
         icc: colour profile.
         dpi: pixels per inch, across and down.
         file_bits: of the file's values, where they are more than could be read; else None.
+        frames: frames or pages in the file, of which this is the first.
     """
 
     levels: Levels
@@ -39,6 +42,7 @@ class Photo:
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
     file_bits: int | None = None
+    frames: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,16 +85,17 @@ def read_photo(path: Path | str) -> Photo:
     """
     scan = read_tiff(path)
     if scan is not None:
-        return replace(_split(scan.levels), icc=scan.icc, dpi=_dpi({"dpi": scan.dpi}))
+        dpi = _dpi({"dpi": scan.dpi})
+        return replace(_split(scan.levels), icc=scan.icc, dpi=dpi, frames=_frames(path))
     with opened(path) as image:
         deep = read_deep(path, image)
         if deep is not None:
-            return _photo(deep, image)
+            return replace(_photo(deep, image), frames=_frames(path))
         bits = bits_not_read(path, image)
         step = _LEVELS_APART.get(raw_mode(image), 1)
         if step > 1 and "transparency" in image.info:  # which Pillow compares with levels
             image.info["transparency"] *= step
-        return replace(photo_of(image, str(path)), file_bits=bits)
+        return replace(photo_of(image, str(path)), file_bits=bits, frames=_frames(path))
 
 
 def photo_of(image: Image.Image, name: str = "image") -> Photo:
@@ -111,6 +116,14 @@ def photo_of(image: Image.Image, name: str = "image") -> Photo:
     levels = np.asarray(image if image.mode == mode else image.convert(mode))
     photo = _photo(levels if levels.ndim == 3 else levels[..., None], image)
     return photo if keeps_profile else replace(photo, icc=None)
+
+
+def _frames(path: Path | str) -> int:
+    """How many frames or pages a file has, of whose first there is no doubt."""
+    # Later ones may be damaged, of which Pillow tells in many ways.
+    with suppress(Exception), no_warnings(), open_image(path) as image:
+        return int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1
+    return 1
 
 
 def _photo(levels: Levels, image: Image.Image) -> Photo:

@@ -103,6 +103,8 @@ def _enlarge(job: Job, enlarger: Enlarger, quality: int, tell: Callable[[str], N
     photo = read_photo(job.source)
     if photo.file_bits is not None:
         tell(f"{job.source}: read in 8 bits of the {photo.file_bits} that it holds")
+    if photo.frames > 1:
+        tell(f"{job.source}: the first of {photo.frames} frames or pages is taken")
     lost = losses(photo, job.target)
     if lost:
         tell(f"{job.target}: this format holds no {' and no '.join(lost)}, left out")
