@@ -194,7 +194,7 @@ def test_12bit_tiff_files(tmp_path, deep):
             read(path)
 
 
-def test_damaged_16bit_tiff_files(tmp_path, deep, monkeypatch):
+def test_damaged_16bit_tiff_files(tmp_path, deep, monkeypatch, capfd, caplog):
     path = tmp_path / "x.tif"
     for code in (None, "zlib", "tiff_lzw", "zstd"):
         write_tiff(path, deep[..., :3], "planes", code, photometric="rgb")
@@ -205,6 +205,13 @@ def test_damaged_16bit_tiff_files(tmp_path, deep, monkeypatch):
                 with pytest.raises(DataError, match=r"x\.tif: unreadable image \(.*; replace"):
                     read(path)
             path.write_bytes(content)
+    content = bytearray(content)
+    place = content.index(struct.pack("<HH", 273, 4)) + 8  # where the strips are said to be
+    content[place : place + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="unreadable image"):
+        read_photo(path)
+    assert capfd.readouterr() == ("", "") and not caplog.records
     write_tiff(path, deep[..., :3], "planes", None, photometric="rgb")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.raises(DataError, match="too large to read"):

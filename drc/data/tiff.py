@@ -6,9 +6,10 @@ tifffile reads them, and libtiff, which Pillow brings, decompresses what tifffil
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,12 +88,13 @@ def _opened(path: Path | str) -> Iterator[TiffPage | None]:
         return
     import tifffile  # rarely needed
 
-    try:
-        file = tifffile.TiffFile(path)
-    except Exception:  # Pillow tells better what is wrong, or does better
-        yield None
-        return
-    with file:
+    with ExitStack() as stack:
+        stack.enter_context(_silenced(logging.getLogger("tifffile")))
+        try:
+            file = stack.enter_context(tifffile.TiffFile(path))
+        except Exception:  # Pillow tells better what is wrong, or does better
+            yield None
+            return
         try:
             page = file.pages.first
             yield page if _is_known(page) else None
@@ -102,6 +104,16 @@ def _opened(path: Path | str) -> Iterator[TiffPage | None]:
         except Exception as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """Within the block it says nothing; of files that cannot be read, errors tell."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def is_tiff(path: Path | str) -> bool:
