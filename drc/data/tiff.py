@@ -1,0 +1,249 @@
+"""TIFF files of 16 bits or of separate planes, which Pillow reads in 8, wrongly, or not at all.
+
+tifffile reads them, and libtiff, which Pillow brings, decompresses what tifffile does not.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from drc.data.levels import Levels, upright
+from drc.errors import DataError
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 2, 3, 5
+_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}  # samples, without the extra
+_TIFFFILE_DECOMPRESSES = (1, 8, 32773, 32946, 34925)  # none, deflate, PackBits, LZMA
+_LIBTIFF_DECOMPRESSES = (5, 50000)  # LZW, Zstandard
+_ASSOCIATED, _UNASSOCIATED = 1, (2, 999)  # 999 is what CorelDraw writes
+_ORIENTATION, _ICC, _UNIT, _RESOLUTION = 274, 34675, 296, (282, 283)
+_PER_INCH = {2: 1.0, 3: 2.54}  # unit of the resolution -> of them in an inch
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The first page of a TIFF file, upright.
+
+    Attributes:
+        levels: `(H, W, C)`, uint8 or uint16, full range: grey, grey and alpha, RGB or RGBA. Alpha
+            is not associated: colours are not multiplied by it.
+        icc: colour profile.
+        dpi: pixels per inch, across and down.
+    """
+
+    levels: Levels
+    icc: bytes | None
+    dpi: tuple[float, float] | None
+
+
+def read_tiff(path: Path | str) -> Scan | None:
+    """Read a TIFF file of 16-bit integers, or of 8 with planes of their own or extra channels.
+
+    White is the largest level, also where the file says that it is 0; palettes are looked up, CMYK
+    becomes RGB without its profile, and extra channels that are no alpha are left out.
+
+    Returns:
+        None for files of another kind, which are left to Pillow, and for those that are no TIFF.
+
+    Raises:
+        DataError: truncated, damaged or too large.
+    """
+    with _opened(path) as page:
+        if page is None:
+            return None
+        _check_size(path, page)
+        return _scan(page, _samples(page))
+
+
+def tiff_size(path: Path | str) -> tuple[int, int] | None:
+    """Height and width of what `read_tiff` gives, from the header alone; None where it does."""
+    with _opened(path) as page:
+        if page is None:
+            return None
+        turned = page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8)
+        sides = int(page.imagelength), int(page.imagewidth)
+        return sides[::-1] if turned else sides
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[TiffPage | None]:
+    """The first page of a file that is read here; what tifffile raises becomes a `DataError`."""
+    if not is_tiff(path):
+        yield None
+        return
+    import tifffile  # rarely needed
+
+    with ExitStack() as stack:
+        stack.enter_context(_silenced(logging.getLogger("tifffile")))
+        try:
+            file = stack.enter_context(tifffile.TiffFile(path))
+        except Exception:  # Pillow tells better what is wrong, or does better
+            yield None
+            return
+        try:
+            page = file.pages.first
+            yield page if _is_known(page) else None
+        except DataError:
+            raise
+        # What tifffile raises for files of all sorts is not told by it.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """Within the block it says nothing; of files that cannot be read, errors tell."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def is_tiff(path: Path | str) -> bool:
+    """Whether a file begins as TIFF files do; False for one that cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) in _MAGIC
+    except OSError:
+        return False
+
+
+def _is_known(page: TiffPage) -> bool:
+    photometric, bits, planes = int(page.photometric), page.bitspersample, page.planarconfig == 2
+    colours = _COLOURS.get(photometric, 99)
+    extra = page.samplesperpixel - colours
+    by_libtiff = page.compression in _LIBTIFF_DECOMPRESSES and page.fillorder == 1
+    if page.compression not in _TIFFFILE_DECOMPRESSES and not by_libtiff:
+        return False
+    if page.sampleformat != 1 or page.imagedepth != 1 or extra < 0 or (colours == 1 and extra > 1):
+        return False
+    return bits == 16 or (bits == 8 and photometric <= _RGB and (planes or extra > 0))
+
+
+def _check_size(path: Path | str, page: TiffPage) -> None:
+    pixels, most = page.imagewidth * page.imagelength, Image.MAX_IMAGE_PIXELS
+    if most is not None and pixels > 2 * most:
+        raise DataError(f"{path}: the image is too large to read; split it into tiles")
+
+
+def _samples(page: TiffPage) -> Levels:
+    """The values as the file has them, `(H, W, samples)`."""
+    by_libtiff = page.compression in _LIBTIFF_DECOMPRESSES
+    values: Any = _by_libtiff(page) if by_libtiff else page.asarray(squeeze=False)
+    _, _, height, width, _ = values.shape  # planes, depth, height, width, samples within a plane
+    values = values[:, 0].transpose(1, 2, 0, 3).reshape(height, width, -1)
+    return values.astype(np.uint8 if values.itemsize == 1 else np.uint16)
+
+
+def _by_libtiff(page: TiffPage) -> npt.NDArray[Any]:
+    """The same as `page.asarray(squeeze=False)` for a compression that tifffile does not know."""
+    values = np.empty(page.shaped, page.dtype)
+    _, _, height, width, _ = values.shape
+    compression, page.compression = int(page.compression), 1  # what is left for it to undo
+    places = zip(page.dataoffsets, page.databytecounts, strict=True)
+    for index, (offset, count) in enumerate(places):
+        page.parent.filehandle.seek(offset)
+        data = page.parent.filehandle.read(count)
+        if not 0 < len(data) == count:
+            raise ValueError(f"truncated: {len(data)} of {count} bytes")
+        data = _decompressed(data, compression, *_segment(page, index))
+        segment, (plane, _, top, left, _), _ = page.decode(data, index)
+        assert segment is not None  # as it is where there are no data
+        part = segment[0, : height - top, : width - left]
+        values[plane, 0, top : top + part.shape[0], left : left + part.shape[1]] = part
+    return values
+
+
+def _segment(page: TiffPage, index: int) -> tuple[int, int]:
+    """How many rows a strip or tile has, and how many bytes are in each."""
+    if page.is_tiled:
+        rows, columns = page.tilelength, page.tilewidth
+    else:
+        strips = -(-page.imagelength // page.rowsperstrip)
+        left = page.imagelength - index % strips * page.rowsperstrip
+        rows, columns = min(page.rowsperstrip, left), page.imagewidth
+    samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+    return rows, columns * samples * page.bitspersample // 8
+
+
+def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
+    """A strip or tile decompressed by libtiff, as the only strip of a grey file of 8 bits."""
+    tags = {
+        256: row_bytes, 257: rows, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: rows,
+        279: len(data),
+    }  # fmt: skip
+    tags[273] = 8 + 2 + 12 * len(tags) + 4  # where the data begin
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
+    with TiffImageFile(io.BytesIO(head + data)) as image:
+        return image.tobytes()
+
+
+def _scan(page: TiffPage, values: Levels) -> Scan:
+    colours = _COLOURS[int(page.photometric)]
+    colour, alpha = values[..., :colours], None
+    kinds = _extra_kinds(page, values.shape[2] - colours)
+    for number, kind in enumerate(kinds, colours):
+        if kind == _ASSOCIATED or kind in _UNASSOCIATED:
+            alpha = values[..., number : number + 1]
+            colour = _divided(colour, alpha) if kind == _ASSOCIATED else colour
+            break
+    colour = _to_rgb(page, colour)
+    levels = colour if alpha is None else np.concatenate([colour, alpha], axis=2)
+    icc = None if page.photometric == _CMYK else page.tags.valueof(_ICC)
+    return Scan(upright(levels, page.tags.valueof(_ORIENTATION, 1)), icc or None, _dpi(page))
+
+
+def _extra_kinds(page: TiffPage, count: int) -> list[int]:
+    """What the file says of its extra channels; a single one of which it says nothing is alpha."""
+    kinds = [int(kind) for kind in page.extrasamples]
+    return kinds[:count] if kinds else [_UNASSOCIATED[0]] * (count == 1)
+
+
+def _divided(colour: Levels, alpha: Levels) -> Levels:
+    """Colours that were multiplied by alpha; black where nothing is left of them."""
+    white, by = np.iinfo(colour.dtype).max, np.maximum(alpha, 1).astype(np.uint32)
+    full = (colour.astype(np.uint32) * np.uint32(white) + by // 2) // by
+    return np.where(alpha == 0, 0, np.minimum(full, white)).astype(colour.dtype)
+
+
+def _to_rgb(page: TiffPage, colour: Levels) -> Levels:
+    """Grey or RGB."""
+    white = np.iinfo(colour.dtype).max
+    if page.photometric == _WHITE_IS_ZERO:
+        return white - colour
+    if page.photometric == _PALETTE:
+        colours: Any = page.colormap
+        return np.ascontiguousarray(colours[:, colour[..., 0]].transpose(1, 2, 0))
+    if page.photometric == _CMYK:  # as Pillow does it in 8 bits
+        rest, key = (white - part.astype(np.uint32) for part in (colour[..., :3], colour[..., 3:]))
+        return ((rest * key + white // 2) // white).astype(colour.dtype)
+    return colour
+
+
+def _dpi(page: TiffPage) -> tuple[float, float] | None:
+    factor = _PER_INCH.get(int(page.tags.valueof(_UNIT, 2)))
+    across, down = (page.tags.valueof(code) for code in _RESOLUTION)
+    if factor is None or across is None or down is None or not across[1] or not down[1]:
+        return None
+    return across[0] / across[1] * factor, down[0] / down[1] * factor
+
+
+__all__ = ["Scan", "is_tiff", "read_tiff", "tiff_size"]
