@@ -119,7 +119,7 @@ def photo_of(image: Image.Image, name: str = "image") -> Photo:
 
 
 def _frames(path: Path | str) -> int:
-    """How many frames or pages a file has, of whose first there is no doubt."""
+    """How many frames or pages a file has whose first is known to be readable."""
     # Later ones may be damaged, of which Pillow tells in many ways.
     with suppress(Exception), no_warnings(), open_image(path) as image:
         return int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1

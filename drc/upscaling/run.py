@@ -1,4 +1,4 @@
-"""Enlarge many images: one that cannot be used is named, and the others are written."""
+"""Enlarge many images: one that cannot be used is named, and the others go on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outcome:
         resumable: whether what is written stays after an interruption.
         written: the files made, or frames of a file that is not complete yet.
         present: how many were there already.
-        failed: source -> why it could not be used.
+        failed: source, or frame that is there -> why it could not be used.
         pixels: in the files made.
         seconds: that they took, reading and writing included.
     """
