@@ -30,7 +30,7 @@ GAIN = 5
 _SIDE, _FORMS = 512, 9
 _CLOSE_UP = 64
 _CLOSE_UPS = 2
-_MANY_PICTURES, _MOST_PICTURES = 120, 240
+_MANY_PICTURES, _MOST_PICTURES = 72, 120
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def photograph(
 
 
 def most_photos(networks: int) -> int:
-    """How many images of that many networks a page can take; `MOST_PHOTOS` of up to 13."""
+    """How many images of that many networks a page can take; `MOST_PHOTOS` of up to 6."""
     return max(1, min(MOST_PHOTOS, _MOST_PICTURES // _forms(networks)))
 
 
