@@ -123,9 +123,9 @@ def _print_as_measured(
         show(record.head())
         for timings in measured:
             record.timings += timings
+            show(record.lines(timings))
             if output is not None:
                 write_text(output, record.to_json() + "\n")
-            show(record.lines(timings))
         record.finished = True
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the figures until then are whole") from None

@@ -1,13 +1,8 @@
-"""TIFF files of 16 bits or of separate planes, which Pillow reads in 8, wrongly, or not at all.
-
-tifffile reads them, and libtiff, which Pillow brings, decompresses what tifffile does not.
-"""
+"""TIFF files of 16 bits or of separate planes, which Pillow reads in 8, wrongly, or not at all."""
 
 from __future__ import annotations
 
-import io
 import logging
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from drc.data.levels import Levels, upright
 from drc.errors import DataError
@@ -28,8 +21,7 @@ if TYPE_CHECKING:
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 2, 3, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}  # samples, without the extra
-_TIFFFILE_DECOMPRESSES = (1, 8, 32773, 32946, 34925)  # none, deflate, PackBits, LZMA
-_LIBTIFF_DECOMPRESSES = (5, 50000)  # LZW, Zstandard
+_LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
 _ASSOCIATED, _UNASSOCIATED = 1, (2, 999)  # 999 is what CorelDraw writes
 _ORIENTATION, _ICC, _UNIT, _RESOLUTION = 274, 34675, 296, (282, 283)
 _PER_INCH = {2: 1.0, 3: 2.54}  # unit of the resolution -> of them in an inch
@@ -129,8 +121,7 @@ def _is_known(page: TiffPage) -> bool:
     photometric, bits, planes = int(page.photometric), page.bitspersample, page.planarconfig == 2
     colours = _COLOURS.get(photometric, 99)
     extra = page.samplesperpixel - colours
-    by_libtiff = page.compression in _LIBTIFF_DECOMPRESSES and page.fillorder == 1
-    if page.compression not in _TIFFFILE_DECOMPRESSES and not by_libtiff:
+    if page.compression not in _LOSSLESS:
         return False
     if page.sampleformat != 1 or page.imagedepth != 1 or extra < 0 or (colours == 1 and extra > 1):
         return False
@@ -144,56 +135,14 @@ def _check_size(path: Path | str, page: TiffPage) -> None:
 
 
 def _samples(page: TiffPage) -> Levels:
-    """The values as the file has them, `(H, W, samples)`."""
-    by_libtiff = page.compression in _LIBTIFF_DECOMPRESSES
-    values: Any = _by_libtiff(page) if by_libtiff else page.asarray(squeeze=False)
+    """The values as the file has them, `(H, W, samples)`. Raises ValueError if some are missing."""
+    ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+    if max(ends, default=0) > page.parent.filehandle.size:  # decoders may not mind
+        raise ValueError("truncated")
+    values: Any = page.asarray(squeeze=False)
     _, _, height, width, _ = values.shape  # planes, depth, height, width, samples within a plane
     values = values[:, 0].transpose(1, 2, 0, 3).reshape(height, width, -1)
     return values.astype(np.uint8 if values.itemsize == 1 else np.uint16)
-
-
-def _by_libtiff(page: TiffPage) -> npt.NDArray[Any]:
-    """The same as `page.asarray(squeeze=False)` for a compression that tifffile does not know."""
-    values = np.empty(page.shaped, page.dtype)
-    _, _, height, width, _ = values.shape
-    compression, page.compression = int(page.compression), 1  # what is left for it to undo
-    places = zip(page.dataoffsets, page.databytecounts, strict=True)
-    for index, (offset, count) in enumerate(places):
-        page.parent.filehandle.seek(offset)
-        data = page.parent.filehandle.read(count)
-        if not 0 < len(data) == count:
-            raise ValueError(f"truncated: {len(data)} of {count} bytes")
-        data = _decompressed(data, compression, *_segment(page, index))
-        segment, (plane, _, top, left, _), _ = page.decode(data, index)
-        assert segment is not None  # as it is where there are no data
-        part = segment[0, : height - top, : width - left]
-        values[plane, 0, top : top + part.shape[0], left : left + part.shape[1]] = part
-    return values
-
-
-def _segment(page: TiffPage, index: int) -> tuple[int, int]:
-    """How many rows a strip or tile has, and how many bytes are in each."""
-    if page.is_tiled:
-        rows, columns = page.tilelength, page.tilewidth
-    else:
-        strips = -(-page.imagelength // page.rowsperstrip)
-        left = page.imagelength - index % strips * page.rowsperstrip
-        rows, columns = min(page.rowsperstrip, left), page.imagewidth
-    samples = 1 if page.planarconfig == 2 else page.samplesperpixel
-    return rows, columns * samples * page.bitspersample // 8
-
-
-def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
-    """A strip or tile decompressed by libtiff, as the only strip of a grey file of 8 bits."""
-    tags = {
-        256: row_bytes, 257: rows, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: rows,
-        279: len(data),
-    }  # fmt: skip
-    tags[273] = 8 + 2 + 12 * len(tags) + 4  # where the data begin
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
-    with TiffImageFile(io.BytesIO(head + data)) as image:
-        return image.tobytes()
 
 
 def _scan(page: TiffPage, values: Levels) -> Scan:
