@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -233,6 +238,30 @@ def test_memory_of_a_file_grows_with_the_image(tmp_path):
     assert small is not None and large is not None
     # What is held for every pixel: at least the SR image, x4, of three channels in float32.
     assert large - small > (128**2 - 32**2) * 16 * 3 * 4 / 2**20
+
+
+def test_what_is_measured_is_printed_where_the_file_cannot_be_written(tmp_path):
+    arguments = ["--model", "slwsr16", *QUICK, "--json", "--output", "/proc/no/such.json"]
+    result = drc("bench", *arguments, cwd=tmp_path)
+    assert result.returncode == 1 and "cannot" in result.stderr.splitlines()[-1]
+    assert json.loads(result.stdout)["timings"][0]["median_ms"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGTERM")
+def test_sigterm_leaves_no_file_and_no_process(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    arguments = ["bench", "--model", "slwsr16", "--modes", "onnx", "--runs", "100000", *SIZE]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "drc", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as bench:
+        deadline = time.monotonic() + 300
+        while not list((tmp_path / "temporary").glob("drc-bench-*/*.onnx")):
+            assert bench.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+        assert b"Traceback" not in bench.stderr.read()
+    assert not list((tmp_path / "temporary").glob("drc-*"))
 
 
 def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -471,6 +472,39 @@ def test_what_is_wrong_with_the_output_of_a_video_is_told_of_it(film, tmp_path, 
         refused(film, "out.webm", "this FFmpeg does not encode it by libx264", advice)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["file", "wide.mkv", "x.onnx"]
+
+
+def test_a_video_whose_frames_change_size_becomes_a_folder_alone(tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    with av.open(str(tmp_path / "in.avi"), "w") as out:
+        stream = out.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number, (width, height) in enumerate([(48, 32), (64, 48)]):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+            encoder.time_base = Fraction(1, 24)
+            levels = np.full((height, width, 3), 128, np.uint8)
+            picture = av.VideoFrame.from_ndarray(levels, format="rgb24").reformat(format="yuvj420p")
+            picture.pts, picture.time_base = number, encoder.time_base
+            for packet in [*encoder.encode(picture), *encoder.encode(None)]:
+                packet.stream = stream
+                out.mux(packet)
+    result = here("upscale", "in.avi", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "in.avi: its frames change from 48x32 to 64x48", "name a folder")
+    assert not (tmp_path / "out.mp4").exists()
+    result = here("upscale", "in.avi", "out/", "--weights", "x.onnx", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(sizes(tmp_path / "out").values()) == [(96, 64), (128, 96)]
+
+
+def test_two_films_joined_become_a_folder_alone(tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    still_film(tmp_path / "one.mkv", 32, 24)
+    (tmp_path / "two.mkv").write_bytes((tmp_path / "one.mkv").read_bytes() * 2)
+    result = here("upscale", "two.mkv", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "cannot write out.mp4: ", "their times go back; name a folder")
+    result = here("upscale", "two.mkv", "out/", "--weights", "x.onnx", cwd=tmp_path)
+    assert result.returncode == 0 and len(sizes(tmp_path / "out")) == 4
 
 
 def test_a_full_disk_is_told_of_the_output(film, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +176,46 @@ def test_16bit_tiff_files_of_other_colours(tmp_path, deep):
     kinds = ["unspecified", "unassalpha", "unspecified"]
     tifffile.imwrite(path, extra, photometric="rgb", planarconfig="contig", extrasamples=kinds)
     assert same_in_both(path, extra[..., [0, 1, 2, 4]])
+
+
+def test_tiff_tags_of_odd_types_are_left_out(tmp_path, deep):
+    path, levels = tmp_path / "x.tif", np.ascontiguousarray(deep[..., :3])
+    height, width, _ = levels.shape
+    tags = {256: [width], 257: [height], 258: [16] * 3, 259: [1], 262: [2], 277: [3], 278: [height]}
+    odd = {282: [72], 283: [72], 296: [2], 34675: [1, 2, 3]}  # no fraction, and no bytes
+    write_tags(path, {**tags, **odd}, [levels.tobytes()])
+    photo = read_photo(path)
+    assert (photo.dpi, photo.icc) == (None, None) and same_in_both(path, levels)
+
+
+def test_pages_are_counted(tmp_path, deep):
+    path = tmp_path / "x.tif"
+    for _ in range(3):
+        tifffile.imwrite(
+            path, deep[..., [0, 3]], photometric="minisblack", planarconfig="contig",
+            extrasamples=["unassalpha"], append=True,
+        )  # fmt: skip
+    assert read_photo(path).frames == 3
+
+
+def test_too_little_memory_is_not_told_as_a_damaged_file(tmp_path, deep, monkeypatch):
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, deep[..., :3], photometric="rgb")
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", full)
+    with pytest.raises(MemoryError):
+        read_photo(path)
+
+
+def test_threads_leave_the_logger_of_tifffile_as_it_was(tmp_path, deep):
+    path, logger = tmp_path / "x.tif", logging.getLogger("tifffile")
+    tifffile.imwrite(path, deep[..., :3], photometric="rgb")
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(read_photo, [path] * 100))) == 100
+    assert not logger.disabled and not logger.filters
 
 
 def test_12bit_tiff_files(tmp_path, deep):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
+from drc.artifacts.plan import Plan
 from drc.artifacts.run_folder import RunFolder
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
@@ -385,16 +386,27 @@ def _on_gpu(report: Report) -> Report:
     return report.model_copy(update={"latency": latency})
 
 
-def test_expected_losses_are_not_shown_as_measured(run):
-    plans = [
-        run.plan.model_copy(
-            update={
-                "budget": run.plan.budget.model_copy(update={"ratio": ratio}),
-                "expected_loss": ratio,
-            }
-        )
-        for ratio in (0.3, 0.5)
+def _plans(plan: Plan, ratios: Sequence[float]) -> list[Plan]:
+    budgets = [plan.budget.model_copy(update={"ratio": ratio}) for ratio in ratios]
+    return [
+        plan.model_copy(update={"budget": budget, "expected_loss": budget.ratio})
+        for budget in budgets
     ]
+
+
+def test_plans_whose_names_do_not_fit_have_numbers_with_a_key(run):
+    ratios = [0.3, 0.31, 0.32, 0.33, 0.34, 0.35]
+    root = parse(page(replace(run, front=_plans(run.plan, ratios))))
+    (key,) = [n for n in root.all("ol") if "numbers" in n.attributes["class"]]
+    entries = {item.text.split()[-1]: item.text for item in key.all("li")}
+    (chart,) = [n for n in root.all("figure") if "not measured" in n.text]
+    shown = [t.text for t in chart.all("text") if t.attributes["class"] == "name"]
+    assert sorted(shown) == sorted(entries) and len(shown) == len(ratios) + 1  # and the dense one
+    assert any("ratio 0.35" in text for text in entries.values())
+
+
+def test_expected_losses_are_not_shown_as_measured(run):
+    plans = _plans(run.plan, (0.3, 0.5))
     text = page(replace(run, front=plans))
     assert "<b>Plans of the search, not measured</b> has no PSNR" in text
     assert "ratio 0.3 (this run)" in text and "Every PSNR was measured" in text

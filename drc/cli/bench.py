@@ -131,10 +131,10 @@ def _print_as_measured(
         raise Interrupted("interrupted; the figures until then are whole") from None
     finally:
         bars.clear()
-        if output is not None:
-            write_text(output, record.to_json() + "\n")
         if as_json:
             print(record.to_json(), file=sys.stdout, flush=True)
+        if output is not None:
+            write_text(output, record.to_json() + "\n")
 
 
 class _Bars:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,15 +53,15 @@ class _Shown:
 class _Networks(Mapping[str, nn.Module]):
     """Networks that are opened when they are asked for, and kept while there is room."""
 
-    def __init__(self, sources: Mapping[str, _Source]) -> None:
-        self._sources = sources
+    def __init__(self, sources: dict[str, _Source]) -> None:
+        self.sources = sources
         self._kept: dict[str, nn.Module] = {}
         self._room = _ROOM
 
     def __getitem__(self, name: str) -> nn.Module:
         if name in self._kept:
             return self._kept[name]
-        network = self._sources[name].open()
+        network = self.sources[name].open()
         size = sum(p.numel() for p in network.parameters())
         if size <= self._room:
             self._room -= size
@@ -69,10 +69,10 @@ class _Networks(Mapping[str, nn.Module]):
         return network
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
+        return iter(self.sources)
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self.sources)
 
 
 def compared_photos(
@@ -118,48 +118,59 @@ def _openable(
             path = folder.finetuned_path if run.report.recovered else folder.pruned_path
             shown = _Shown(
                 run=run,
-                name=f"run {run.name}" if run.name in taken else run.name,
+                name=_free(run.name, taken),
                 result=_Source(partial(session.saved, path), session.inference),
                 dense_name=label if len(set(labels)) > 1 else "dense",
                 dense=_Source(partial(_dense, settings, display), session.inference),
                 images=test_images(session.test_data, run.report.scale),
             )
-            shown.result.open()
         except DrcError as error:
             problems.append(f"no photos of {run.name}: {error}")
         else:
+            taken.add(shown.name)
             yield shown
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name of a run, or one like it that nothing else on the page has."""
+    while name in taken:
+        name = f"run {name}"
+    return name
 
 
 def _photos(
     runs: Sequence[_Shown], count: int, device: str, display: Display, problems: list[str]
 ) -> list[Photo]:
-    sources: dict[str, _Source] = {}
-    for name, source in {run.dense_name: run.dense for run in reversed(runs)}.items():
-        try:
-            source.open()
-            sources = {name: source, **sources}
-        except DrcError as error:
-            problems.append(f"no photos of {name}: {error}")
-    results = {run.name: run.result for run in runs}
-    sources.update(results)
+    networks = _Networks({run.dense_name: run.dense for run in runs})
+    networks.sources |= {run.name: run.result for run in runs}
+    channels = set(_channels(networks, problems))
+    runs = [run for run in runs if run.name in networks]
     pairs = _shared([run.images for run in runs])
-    if len(sources) < 2:
+    if len(networks) < 2:
         raise RunError("there are no two networks to compare")
     if not pairs:
         raise DataError("there are no test images that all runs were measured on")
-    networks = _Networks(sources)
-    if len({get_traits(network).channels for network in networks.values()}) > 1:
+    if len(channels) > 1:
         raise ModelError("the networks take images of different numbers of channels")
     figures = _figures([run.run for run in runs])
     return photograph(
         networks,
         choose(pairs, figures, min(count, most_photos(len(networks)))),
-        compared=list(results) if len(results) > 1 else (),
-        inference={name: source.inference for name, source in sources.items()},
+        compared=[run.name for run in runs] if len(runs) > 1 else (),
+        inference={name: source.inference for name, source in networks.sources.items()},
         device=device,
         progress=display,
     )
+
+
+def _channels(networks: _Networks, problems: list[str]) -> Iterator[int]:
+    """Those of the images of each network; one that cannot be opened is left out, and told."""
+    for name in list(networks):
+        try:
+            yield get_traits(networks[name]).channels
+        except DrcError as error:
+            problems.append(f"no photos of {name}: {error}")
+            del networks.sources[name]
 
 
 def _dense(settings: RunSettings, display: Display) -> nn.Module:

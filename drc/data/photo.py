@@ -86,7 +86,7 @@ def read_photo(path: Path | str) -> Photo:
     scan = read_tiff(path)
     if scan is not None:
         dpi = _dpi({"dpi": scan.dpi})
-        return replace(_split(scan.levels), icc=scan.icc, dpi=dpi, frames=_frames(path))
+        return replace(_split(scan.levels), icc=scan.icc, dpi=dpi, frames=scan.pages)
     with opened(path) as image:
         deep = read_deep(path, image)
         if deep is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +37,13 @@ class Scan:
             is not associated: colours are not multiplied by it.
         icc: colour profile.
         dpi: pixels per inch, across and down.
+        pages: in the file, of which this is the first.
     """
 
     levels: Levels
     icc: bytes | None
     dpi: tuple[float, float] | None
+    pages: int
 
 
 def read_tiff(path: Path | str) -> Scan | None:
@@ -59,11 +62,12 @@ def read_tiff(path: Path | str) -> Scan | None:
         if page is None:
             return None
         _check_size(path, page)
-        return _scan(page, _samples(page))
+        with _unreadable(path):
+            return _scan(page, _samples(page))
 
 
 def tiff_size(path: Path | str) -> tuple[int, int] | None:
-    """Height and width of what `read_tiff` gives, from the header alone; None where it does."""
+    """Height and width of what `read_tiff` gives, from the header; None where that is None."""
     with _opened(path) as page:
         if page is None:
             return None
@@ -74,7 +78,7 @@ def tiff_size(path: Path | str) -> tuple[int, int] | None:
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[TiffPage | None]:
-    """The first page of a file that is read here; what tifffile raises becomes a `DataError`."""
+    """The first page of a file that is read here, else None."""
     if not is_tiff(path):
         yield None
         return
@@ -87,25 +91,37 @@ def _opened(path: Path | str) -> Iterator[TiffPage | None]:
         except Exception:  # Pillow tells better what is wrong, or does better
             yield None
             return
-        try:
+        with _unreadable(path):
             page = file.pages.first
-            yield page if _is_known(page) else None
-        except DataError:
-            raise
-        # What tifffile raises for files of all sorts is not told by it.
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
+            known = _is_known(page)
+        yield page if known else None
+
+
+@contextmanager
+def _unreadable(path: Path | str) -> Iterator[None]:
+    """What tifffile raises within the block, of which it tells nothing, becomes a `DataError`."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
 
 
 @contextmanager
 def _silenced(logger: logging.Logger) -> Iterator[None]:
-    """Within the block it says nothing; of files that cannot be read, errors tell."""
-    before, logger.disabled = logger.disabled, True
+    """Within the block it says nothing from this thread; of unreadable files, errors tell."""
+    here = threading.get_ident()
+
+    def is_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    logger.addFilter(is_elsewhere)
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(is_elsewhere)
 
 
 def is_tiff(path: Path | str) -> bool:
@@ -142,7 +158,7 @@ def _samples(page: TiffPage) -> Levels:
     values: Any = page.asarray(squeeze=False)
     _, _, height, width, _ = values.shape  # planes, depth, height, width, samples within a plane
     values = values[:, 0].transpose(1, 2, 0, 3).reshape(height, width, -1)
-    return values.astype(np.uint8 if values.itemsize == 1 else np.uint16)
+    return values.astype(np.uint8 if values.itemsize == 1 else np.uint16, copy=False)
 
 
 def _scan(page: TiffPage, values: Levels) -> Scan:
@@ -157,7 +173,15 @@ def _scan(page: TiffPage, values: Levels) -> Scan:
     colour = _to_rgb(page, colour)
     levels = colour if alpha is None else np.concatenate([colour, alpha], axis=2)
     icc = None if page.photometric == _CMYK else page.tags.valueof(_ICC)
-    return Scan(upright(levels, page.tags.valueof(_ORIENTATION, 1)), icc or None, _dpi(page))
+    icc = icc if icc and isinstance(icc, bytes) else None
+    turned = upright(levels, page.tags.valueof(_ORIENTATION, 1))
+    return Scan(turned, icc, _dpi(page), _pages(page))
+
+
+def _pages(page: TiffPage) -> int:
+    with suppress(Exception):  # later ones may be damaged
+        return len(page.parent.pages)
+    return 1
 
 
 def _extra_kinds(page: TiffPage, count: int) -> list[int]:
@@ -188,11 +212,12 @@ def _to_rgb(page: TiffPage, colour: Levels) -> Levels:
 
 
 def _dpi(page: TiffPage) -> tuple[float, float] | None:
-    factor = _PER_INCH.get(int(page.tags.valueof(_UNIT, 2)))
-    across, down = (page.tags.valueof(code) for code in _RESOLUTION)
-    if factor is None or across is None or down is None or not across[1] or not down[1]:
+    try:
+        factor = _PER_INCH[int(page.tags.valueof(_UNIT, 2))]
+        across, down = (page.tags.valueof(code) for code in _RESOLUTION)
+        return across[0] / across[1] * factor, down[0] / down[1] * factor
+    except (TypeError, ValueError, LookupError, ZeroDivisionError):  # left out, or of another type
         return None
-    return across[0] / across[1] * factor, down[0] / down[1] * factor
 
 
 __all__ = ["Scan", "is_tiff", "read_tiff", "tiff_size"]

@@ -110,7 +110,7 @@ class Format(ABC):
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"--to {self.name} needs {' and '.join(missing)}, which "
+                f"{self.name} files need {' and '.join(missing)}, which "
                 f"{'is' if len(missing) == 1 else 'are'} not installed; "
                 f"run: pip install 'drc-sr[{self.extra}]'"
             )

@@ -161,6 +161,7 @@ class _Writer:
     def __init__(self, film: Film, reader: Reader, enlarger: Enlarger, path: Path) -> None:
         self._film, self._reader, self._enlarger, self._path = film, reader, enlarger, path
         self._sound: dict[int, Any] = {}
+        self._shape: tuple[int, ...] = ()
 
     def run(self, tell: Callable[[str], None], count: Callable[[Path, int, int], None]) -> None:
         """Write the video; `count` is called with every frame's target, height and width.
@@ -168,6 +169,7 @@ class _Writer:
         Raises:
             RunError: no encoder, or one that does not take the size, which is known before a frame
                 is enlarged; or it fails.
+            DataError: frames of several sizes.
             OSError: the disk is full, say.
         """
         reader = self._reader
@@ -175,7 +177,7 @@ class _Writer:
             with reader.av.open(str(self._path), "w") as out:
                 stream = self._open_stream(out)
                 self._open_sound(out, tell)
-                out.start_encoding()
+                self._start(out)
                 for found in reader.read(self._sound):
                     if isinstance(found, Frame):
                         out.mux(stream.encode(self._enlarged(found, stream)))
@@ -187,7 +189,11 @@ class _Writer:
         except OSError:  # which `atomic_write` explains
             raise
         except reader.av.error.FFmpegError as error:
-            raise self._refusal(f"FFmpeg refuses it ({_reason(error)})") from error
+            raise RunError(
+                f"cannot write {self._film.target}: FFmpeg refuses a frame or sound "
+                f"({_reason(error)}), as it does where their times go back; name a folder for the "
+                "frames"
+            ) from error
 
     def _open_stream(self, out: Any) -> Any:
         """The picture's stream, with an encoder that takes it."""
@@ -202,6 +208,7 @@ class _Writer:
             side * self._enlarger.upscaler.scale // 2 * 2 for side in first.levels.shape[:2]
         )
         stream.height, stream.width = height, width
+        self._shape = first.levels.shape
         stream.pix_fmt = "yuv420p"  # which every player knows, and which halves both sides
         given, made = picture.codec_context, stream.codec_context
         made.time_base = picture.time_base
@@ -226,6 +233,14 @@ class _Writer:
                 suffix = self._film.target.suffix
                 tell(f"{suffix} files hold no {sound.codec_context.name} sound, left out")
 
+    def _start(self, out: Any) -> None:
+        try:
+            out.start_encoding()
+        except OSError:
+            raise
+        except self._reader.av.error.FFmpegError as error:
+            raise self._refusal(f"FFmpeg refuses it ({_reason(error)})") from error
+
     def _refusal(self, reason: str) -> RunError:
         return RunError(
             f"cannot write {self._film.target}: {reason}; name a video of another kind, or a "
@@ -233,6 +248,14 @@ class _Writer:
         )
 
     def _enlarged(self, frame: Frame, stream: Any) -> Any:
+        if frame.levels.shape != self._shape:
+            before, now = (
+                f"{width}x{height}" for height, width, _ in (self._shape, frame.levels.shape)
+            )
+            raise DataError(
+                f"{self._film.source}: its frames change from {before} to {now}, which a video "
+                "cannot hold; name a folder for the frames"
+            )
         photo = self._enlarger(Photo(frame.levels), str(self._film.source))
         levels = np.ascontiguousarray(photo.levels[: stream.height, : stream.width])
         made = self._reader.av.VideoFrame.from_ndarray(levels, format="rgb24")

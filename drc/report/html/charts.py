@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -15,6 +16,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 28, 44
 _MOST_STEPS = 400  # points of a line
 _LETTER, _LINE = 7.4, 14.0  # width of a letter, about, and height of a line of text
 _SHORT, _STYLES = 14, 6  # letters of a name in a column of the key; kinds of lines in style.css
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its heading."""
+
+    title: str
+    drawing: Markup
 
 
 def plan_chart(groups: Mapping[str, tuple[int, int]]) -> Markup:
@@ -162,4 +171,4 @@ def line_chart(chart: Lines) -> Markup:
     return picture(_WIDTH, _HEIGHT + 18 * rows, f"{chart.title}: {ends}", parts)
 
 
-__all__ = ["line_chart", "mark", "numbered", "plan_chart", "scatter_chart"]
+__all__ = ["Chart", "line_chart", "mark", "numbered", "plan_chart", "scatter_chart"]

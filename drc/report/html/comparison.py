@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,11 +10,12 @@ from markupsafe import Markup
 from drc import __version__
 from drc.report.compare import HEADINGS, Comparison, image_rows, table_rows
 from drc.report.gallery import Photo
-from drc.report.html.charts import line_chart, mark, numbered, plan_chart, scatter_chart
-from drc.report.html.page import Chart, Group, environment, groups
+from drc.report.html.charts import Chart, line_chart, plan_chart
+from drc.report.html.front import front
+from drc.report.html.page import Group, environment, groups
 from drc.report.html.pictures import view
 from drc.report.html.render import render
-from drc.report.points import KINDS, Lines, Scatter, quality_charts
+from drc.report.points import Lines, quality_charts
 from drc.report.run_files import RunFiles
 from drc.report.schema import Report
 
@@ -28,15 +29,6 @@ class RunView:
     plan: Markup
     groups: list[Group]
     environment: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a number in the charts stands for."""
-
-    mark: Markup
-    number: int
-    label: str
 
 
 def comparison_page(
@@ -60,17 +52,13 @@ def comparison_page(
         )
         for run, folder in zip(runs, found.folders, strict=True)
     ]
-    charts = quality_charts(runs)
-    numbers = numbered(charts)
     return render(
         "compare.html",
         title=f"{len(runs)} runs compared: {', '.join(dict.fromkeys(map(_network, views)))}",
         headings=HEADINGS,
         rows=list(table_rows(runs)),
         notes=[*found.notes, *photo_problems],
-        front=[Chart(chart.title, scatter_chart(chart, numbers=numbers)) for chart in charts],
-        key=list(_key(charts, numbers or {})),
-        kinds=[(mark(kind), words) for kind, words in _kinds(charts)],
+        front=front(quality_charts(runs)),
         losses=[Chart(chart.title, line_chart(chart)) for chart in _losses(runs)],
         runs=views,
         photos=[view(photo) for photo in photos],
@@ -78,17 +66,6 @@ def comparison_page(
         images=list(image_rows(runs)),
         version=__version__,
     )
-
-
-def _key(charts: Sequence[Scatter], numbers: Mapping[str, int]) -> Iterator[Key]:
-    kinds = {point.label: point.kind for chart in charts for point in chart.points}
-    for label, number in numbers.items():
-        yield Key(mark(kinds[label]), number, label)
-
-
-def _kinds(charts: Sequence[Scatter]) -> Iterator[tuple[str, str]]:
-    there = {point.kind for chart in charts for point in chart.points}
-    return ((kind, text) for kind, text in KINDS.items() if kind in there)
 
 
 def _losses(runs: Sequence[RunFiles]) -> Iterator[Lines]:

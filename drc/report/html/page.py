@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from drc.report.gallery import Photo
-from drc.report.html.charts import line_chart, numbered, plan_chart, scatter_chart
+from drc.report.html.charts import Chart, line_chart, plan_chart
+from drc.report.html.front import Front, front
 from drc.report.html.pictures import PhotoView, view
 from drc.report.html.render import render
 from drc.report.points import (
-    Scatter,
     kept_channels,
     plan_front,
     quality_charts,
@@ -49,14 +49,6 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A drawing with its heading."""
-
-    title: str
-    drawing: Markup
-
-
-@dataclass(frozen=True)
 class Group:
     """One bar of the plan."""
 
@@ -85,8 +77,8 @@ class Page:
     kept: str
     plan: Markup
     groups: list[Group]
-    searched: str
-    front: list[Chart]
+    plans: Front | None
+    front: Front
     curves: list[Chart]
     photos: list[PhotoView]
     images: list[tuple[str, ...]]
@@ -108,7 +100,7 @@ def page(
         recipe: the commands that made it.
         photo_problem: why there are no photos, a sentence.
     """
-    report, front = run.report, plan_front(run)
+    report, plans = run.report, plan_front(run)
     told = set(run.plan.notes) if run.plan else set()
     problems = [*run.problems, *([photo_problem] if photo_problem else [])]
     return render(
@@ -125,8 +117,8 @@ def page(
             kept=_kept(report),
             plan=plan_chart(report.plan.groups),
             groups=groups(report),
-            searched=front.title if front is not None else "",
-            front=list(_front(run, front)),
+            plans=front([plans], joined=True) if plans is not None else None,
+            front=front(quality_charts([run])),
             curves=[
                 Chart(chart.title, line_chart(chart))
                 for curve in run.curves
@@ -192,13 +184,6 @@ def groups(report: Report) -> list[Group]:
     return [Group(name, keep, of, share(keep, of)) for name, (keep, of) in found]
 
 
-def _front(run: RunFiles, front: Scatter | None) -> Iterator[Chart]:
-    if front is not None:
-        yield Chart(front.title, scatter_chart(front, joined=True, numbers=numbered([front])))
-    for chart in quality_charts([run]):
-        yield Chart(chart.title, scatter_chart(chart))
-
-
 def _image_headings(report: Report) -> tuple[str, ...]:
     heads = ["PSNR before", "PSNR after", "change", "SSIM before", "SSIM after"]
     kernels = ["kernel error before", "kernel error after"]
@@ -236,4 +221,4 @@ def environment(report: Report, recipe: Recipe | None = None) -> Iterator[tuple[
         yield "seed", str(recipe.seed)
 
 
-__all__ = ["Card", "Chart", "Group", "Page", "Recipe", "environment", "groups", "page"]
+__all__ = ["Card", "Group", "Page", "Recipe", "environment", "groups", "page"]
