@@ -83,6 +83,7 @@ def _measure(network: str, to: str, lr_size: str | None, folder: str) -> dict[st
         "opset": found.opset,
         "bytes": found.bytes,
         "lr_sizes": [check.lr_size for check in found.parity],
+        "least": found.least,
         "largest": max(check.largest or 0.0 for check in found.parity),
         "psnr": min(check.psnr or 0.0 for check in found.parity),
         "seconds": round(time.perf_counter() - started, 1),

@@ -106,6 +106,11 @@ def test_one_line_for_what_cannot_be_used(tmp_path, arguments, parts):
     assert_one_line(drc("bench", *arguments, cwd=tmp_path), 2, *parts)
 
 
+def test_a_file_that_is_not_there_is_no_network_by_name(tmp_path):
+    arguments = ["--model", "drn_tiny", "--against", "none.pth", *QUICK]
+    assert_one_line(drc("bench", *arguments, cwd=tmp_path), 1, "no weights file none.pth")
+
+
 def test_a_mode_that_fails_is_a_line_of_the_table(tmp_path):
     arguments = ["--model", "drn_tiny", *SIZE, "--runs", "1", "--modes", "compiled,eager"]
     missing = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.cli import assert_one_line, drc, tiny_photos
+from helpers.cli import assert_one_line, drc, interrupt, tiny_photos
 
 import drc as package
 from drc.artifacts.run_folder import RunFolder
@@ -35,6 +37,10 @@ class Own(nn.Module):
 
     def between(self, x):
         return x
+
+class Noisy(Own):
+    def between(self, x):
+        return x + torch.rand_like(x)
 
 class Bessel(Own):
     def between(self, x):
@@ -134,6 +140,52 @@ def test_a_checkpoint_file(work: Work):
     assert result.returncode == 0, result.stderr
     (entry,) = record(work.folder / "file")
     assert entry["file"] == "pruned.onnx" and entry["speed"] is None
+
+
+def test_ctrl_c_leaves_no_files_behind(work: Work):
+    folder = work.folder / "stopped"
+    arguments = ["export", "--run", work.run, "--to", "onnx,pt2", "--output", folder, "--runs", "0"]
+
+    def second_file_is_being_written() -> bool:
+        return (folder / "export.json").exists() and any(folder.glob(".export-*"))
+
+    result = interrupt(arguments, work.folder, second_file_is_being_written)
+    assert result.returncode == 130
+    assert result.stderr.splitlines()[-1] == "interrupted"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"drn_tiny_x4_pruned.onnx", "export.json"}  # the first format is whole
+    assert [entry["format"] for entry in record(folder)] == ["onnx"]
+
+
+def test_outputs_that_differ_fail_and_are_kept_aside(work: Work):
+    model = ["--model", "own.py:Noisy", "--output", "noisy"]
+    result = drc("export", *model, *QUICK, cwd=work.folder)
+    assert_one_line(result, 1, "differs by", "noisy/Noisy_x2.rejected.onnx")
+    assert {path.name for path in (work.folder / "noisy").iterdir()} == {"Noisy_x2.rejected.onnx"}
+    again = drc("export", *model, *QUICK, cwd=work.folder)  # what failed is not in the way
+    assert_one_line(again, 1, "noisy/Noisy_x2.rejected.onnx")
+
+
+@pytest.mark.parametrize(
+    ("command", "to", "package"),
+    [
+        (("export", "--to"), "onnx", "onnxruntime"),
+        (("export", "--to"), "openvino", "openvino"),
+        (("export", "--to"), "ncnn", "pnnx"),
+        (("bench", "--model", "drn_tiny", "--modes"), "ncnn_fp16", "ncnn"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_named(work: Work, command, to, package):
+    """The real command in a process whose import system does not have the package."""
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None\n"
+        "runpy.run_module('drc', run_name='__main__', alter_sys=True)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command, to], cwd=work.folder, capture_output=True, text=True
+    )
+    extra = to.removesuffix("_fp16")
+    assert_one_line(result, 2, package, f"pip install 'drc-sr[{extra}]'")
 
 
 def test_a_folder_of_something_else_is_left_alone(work: Work):

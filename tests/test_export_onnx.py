@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import drc
-from drc.errors import ExportError, ModelError, UsageError
+from drc.errors import ExportError, ModelError, RunError, UsageError
 from drc.exporters.base import Format, list_formats
 from drc.exporters.bicubic import enlarge
 from drc.exporters.parity import TOLERANCES
@@ -258,6 +258,16 @@ def test_outputs_that_differ_are_refused_and_the_file_kept_aside(tmp_path):
     assert onnx.load(str(tmp_path / "noisy.rejected.onnx")).graph.node
     assert (tmp_path / "noisy.onnx").read_text() == "an older file"
     assert len(list(tmp_path.iterdir())) == 2
+    assert "--lr-size" not in str(error.value)  # it is wrong at the size it was traced at
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that is read-only")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    with pytest.raises(RunError, match=r"cannot write into /proc: .*; pass another --output"):
+        drc.export(Plain(), "/proc/a", runs=0)
+    with pytest.raises(RunError, match=r"cannot make /proc/new: .*; pass another --output"):
+        drc.export(Plain(), tmp_path / "a", dense=Plain(), dense_path="/proc/new/b", runs=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_network_that_keeps_its_size(tmp_path):

@@ -50,6 +50,8 @@ _Threads = Annotated[int | None, typer.Option(help="CPU threads [default: torch'
 _Merge = Annotated[bool, typer.Option("--merge", help="Merge convolutions where that is exact.")]
 _Output = Annotated[Path | None, typer.Option(help="JSON file, written after every mode.")]
 
+_WEIGHTS = (".pth", ".pt", ".safetensors")
+
 
 def command(
     ctx: typer.Context,
@@ -190,7 +192,7 @@ def _open(spec: str, scale: int | None) -> nn.Module:
     """A network on initial weights, which take as long as others, or the one of a file."""
     from drc.models.resolve import open_network
 
-    if Path(spec).expanduser().is_file():
+    if Path(spec).expanduser().is_file() or Path(spec).suffix in _WEIGHTS:
         return open_network(None, spec)
     return open_network(spec, "none", scale)
 

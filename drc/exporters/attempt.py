@@ -126,7 +126,8 @@ def _refusal(
 ) -> str:
     what = f"no {kind.name} file of {request.network.name}: {'; '.join(reasons)}"
     advice = []
-    if request.is_dynamic:
+    # What is wrong at the very size that it was traced at stays so.
+    if request.is_dynamic and (written is None or written[0].passes(TOLERANCES[request.precision])):
         advice.append("pass --lr-size HxW for a file of one size")
     if request.precision != FLOAT and written is not None:
         advice.append(f"leave --{request.precision} out")
