@@ -35,7 +35,15 @@ class ModelError(DrcError):
 
 
 class ExportError(DrcError):
-    """No file of the network for another runtime can be made, or it gives something else."""
+    """No file of the network for another runtime can be made, or it gives something else.
+
+    Attributes:
+        reason: why, without the advice on options that the message ends in.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__("; ".join(filter(None, (reason, advice))))
+        self.reason = reason
 
 
 class RunError(DrcError):

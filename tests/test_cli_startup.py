@@ -12,6 +12,8 @@ from helpers.cli import drc
 from helpers.docs import COMMANDS
 
 import drc as package
+from drc.evaluation.bench import MODES
+from drc.exporters.backends import backends
 from drc.exporters.base import list_formats
 from drc.importance.base import list_criteria
 from drc.strategies.base import list_strategies
@@ -52,12 +54,18 @@ def test_the_list_of_commands_tells_each_in_a_whole_sentence(tmp_path):
         assert not lines[command].endswith("..."), lines[command]
 
 
+def _modes() -> set[str]:
+    with backends([]) as others:
+        return {*MODES, *others}
+
+
 @pytest.mark.parametrize(
     ("command", "option", "names"),
     [
         ("search", "strategy", list_strategies()),
         ("prune", "importance", list_criteria()),
         ("export", "to", list_formats()),
+        ("bench", "modes", _modes()),
     ],
 )
 def test_help_offers_every_name_there_is(command, option, names):

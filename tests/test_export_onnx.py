@@ -192,7 +192,7 @@ def test_int8_and_its_cost(tiny: Written, tmp_path):
     kinds = [(entry.domain, entry.version) for entry in onnx.load(str(result.path)).opset_import]
     assert kinds == [("", 17)]
     assert result.speed is not None and result.speed.float32_ms is not None
-    assert result.speed.float32_ms > 0 and result.path.parent / "int8.onnx" == result.path
+    assert result.speed.float32_ms > 0
     assert {file.name for file in tmp_path.iterdir()} == {"photos", "int8.onnx"}
     assert result.bytes < 0.6 * tiny.result.bytes
     graph = onnx.load(str(result.path)).graph

@@ -1,4 +1,4 @@
-"""Image files: read anything Pillow opens as 8-bit RGB, write without leaving half a file."""
+"""Image files as 8-bit RGB, whatever they hold; written without leaving half a file."""
 
 from __future__ import annotations
 

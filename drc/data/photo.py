@@ -147,4 +147,4 @@ def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
-__all__ = ["Levels", "Photo", "photo_of", "read_photo"]
+__all__ = ["Photo", "photo_of", "read_photo"]

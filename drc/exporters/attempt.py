@@ -67,7 +67,7 @@ def make(
         written = made.checks
         reasons.append(f"{way}: {_shortfall(made.checks, request)}")
         move(kind, path, _rejected(kind, target))
-    raise ExportError(_refusal(kind, request, reasons, written, _rejected(kind, target)))
+    raise _refusal(kind, request, reasons, written, _rejected(kind, target))
 
 
 def _attempt(
@@ -123,7 +123,7 @@ def _refusal(
     reasons: Sequence[str],
     written: Sequence[Check] | None,
     rejected: Path,
-) -> str:
+) -> ExportError:
     what = f"no {kind.name} file of {request.network.name}: {'; '.join(reasons)}"
     advice = []
     # What is wrong at the very size that it was traced at stays so.
@@ -133,7 +133,7 @@ def _refusal(
         advice.append(f"leave --{request.precision} out")
     advice.append("choose another --to" if kind.name == "pt2" else "try --to pt2")
     kept = "" if written is None else f"; the file is kept as {rejected}"
-    return f"{what}; {', or '.join(advice)}{kept}"
+    return ExportError(what, f"{', or '.join(advice)}{kept}")
 
 
 def _rejected(kind: Format, target: Path) -> Path:

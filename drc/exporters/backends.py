@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drc.errors import DrcError
+from drc.errors import DrcError, ExportError, ModelError
 from drc.evaluation.latency import Pass
 from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
 from drc.exporters.memory import peak_mib
@@ -68,6 +68,8 @@ class FileBackend:
             made = export(
                 network, file, to=self.kind.name, precision=self.precision, runs=0, test=None
             )
+        except ExportError as error:  # advice is on options that a benchmark does not have
+            return ModelError(error.reason)
         except DrcError as error:
             return error
         return made, self.kind.load(made.path, torch.get_num_threads())

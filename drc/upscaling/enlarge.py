@@ -15,8 +15,9 @@ from torch import Tensor
 
 from drc.config import TILE_OVERLAP
 from drc.data.colour import from_luma, luma
+from drc.data.levels import Levels
 from drc.data.matlab import upscale as bicubic
-from drc.data.photo import Levels, Photo
+from drc.data.photo import Photo
 from drc.errors import DataError, UsageError
 from drc.evaluation.inference import Inference
 from drc.evaluation.tiling import MULTIPLE, spans
