@@ -71,7 +71,8 @@ def _measure(network: str, to: str, lr_size: str | None, folder: str) -> dict[st
     import drc
     from drc.errors import DrcError
 
-    model = drc.create_model(network, 4)
+    weights = "default" if network == "drn_tiny" else None
+    model = drc.create_model(network, 4, weights=weights)
     size = None if lr_size is None else tuple(int(side) for side in lr_size.split("x"))
     started = time.perf_counter()
     try:

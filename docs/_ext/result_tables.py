@@ -278,3 +278,49 @@ def _loader_speed(result: Row) -> list[Table]:
     ]  # fmt: skip
     crops = f"crops of LR {result['patch']}x{result['patch']} in batches of {result['batch']}"
     return [Table(head, rows, f"Crops per second: {crops}")]
+
+
+@_shows("runtimes")
+def _runtimes(result: Row) -> list[Table]:
+    versions = [[name, value or "-"] for name, value in result["runtimes"].items()]
+    tables = [_in_runtimes(name, row) for name, row in result["networks"].items()]
+    return [*tables, Table(["package", "version"], versions)]
+
+
+def _in_runtimes(name: str, row: Row) -> Table:
+    dense, *pruned = row["params"]
+    head = ["runtime", "LR", f"{dense}, ms"]
+    for key in pruned:
+        head += [f"{key} removed, ms", "speed-up"]
+    head += ["files, MB", "peak, MiB"]
+    cells = [
+        [mode, lr, *_times(found, pruned), _megabytes(entry.get("bytes")), _peaks(found)]
+        for mode, entry in row["modes"].items()
+        for lr, found in entry["sizes"].items()
+    ]
+    fewer = ", ".join(f"{row['macs'][dense] / row['macs'][key]:.2f}x at {key}" for key in pruned)
+    title = f"{name}, {row['params'][dense]:,} parameters; fewer MACs by {fewer} removed"
+    return Table(head, cells, title)
+
+
+def _times(found: Row, pruned: list[str]) -> list[str]:
+    """Of the dense network the time, of the others with the speed-up; dashes for what failed."""
+    cells = [_ms(found["dense"])]
+    for key in pruned:
+        speedup = found[key].get("speedup")
+        cells += [_ms(found[key]), "-" if speedup is None else f"{speedup:.2f}x"]
+    return cells
+
+
+def _ms(figures: Row) -> str:
+    return "-" if "failure" in figures else f"{figures['ms']:,.1f}"
+
+
+def _megabytes(sizes: Row | None) -> str:
+    known = [size for size in (sizes or {}).values() if size is not None]
+    return " / ".join(f"{size / 1e6:.2f}" for size in known) or "-"
+
+
+def _peaks(found: Row) -> str:
+    known = [figures["peak_mib"] for figures in found.values() if "peak_mib" in figures]
+    return " / ".join(f"{value:,.0f}" for value in known) or "-"
