@@ -9,8 +9,6 @@ stopped by its time or memory limit has still told what it had found.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import json
 import resource
 import sys
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from zoo import networks
 
+from drc.evaluation.resident import forget_peak, peak_resident_mib, resident_mib
 from drc.graph.inputs import call, example_input, tensors_of
 
 _NO_WEIGHT = 1e-4
@@ -89,25 +88,13 @@ def peak_memory(log: Log, name: str, work: Callable[[nn.Module, Any], object]) -
     """
     work(*build("gated"))
     build(name)
-    gc.collect()
-    _forget_peak()
-    before = _status("VmRSS")
+    forget_peak()
+    before = resident_mib()
     model, inputs = build(name)
-    _forget_peak()
+    forget_peak()
     work(model, inputs)
-    peak = _status("VmHWM")
-    log.facts(process_mb=round(peak / 1024, 1), added_mb=round((peak - before) / 1024, 1))
-
-
-def _forget_peak() -> None:
-    """Give freed memory back to the system and let the peak begin anew."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    peak = peak_resident_mib()
+    log.facts(process_mb=round(peak, 1), added_mb=round(peak - before, 1))
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:

@@ -27,7 +27,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.errors import DrcError
 from drc.evaluation.bench import Timing, bench
-from drc.exporters.backends import Backend, backends
+from drc.exporters.backends import FileBackend, backends
 from drc.models.traits import get_traits
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -127,7 +127,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
     return found
 
 
-def _bytes(backend: Backend, network: nn.Module) -> int | None:
+def _bytes(backend: FileBackend, network: nn.Module) -> int | None:
     try:
         return backend.exported(network).bytes
     except DrcError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -98,7 +99,7 @@ def _plan_widths(
     graph, notes = calibration.graph, list(notes)
     problem = pose(calibration, settings, notes)
     widths = meet(problem, notes)
-    traits = get_traits(model)
+    traits, loss = get_traits(model), problem.expected_loss
     return Plan(
         model=traits.preset or type(model).__qualname__,
         scale=traits.scale,
@@ -114,7 +115,7 @@ def _plan_widths(
             lr_size=None if settings.budget == "params" else settings.lr_size,
         ),
         seed=calibration.seed,
-        expected_loss=problem.expected_loss,
+        expected_loss=None if loss is None or not math.isfinite(loss) else loss,
         notes=notes,
         frozen=[
             FrozenChannels(name=f.name, channels=f.size, reason=f.reason) for f in graph.frozen

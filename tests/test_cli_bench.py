@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ from drc.errors import UsageError
 from drc.evaluation.bench import MODES, bench, prepared
 from drc.evaluation.complexity import complexity
 from drc.exporters.backends import backends
+from drc.exporters.memory import peak_mib
 from drc.exporters.run import export
 
 SIZE = ["--lr-size", "16x16"]
@@ -222,10 +228,50 @@ def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
     assert half["mode"] == "onnx_fp16" and half["failure"] is None and half["median_ms"] > 0
     assert record["modes"]["onnx_fp16"] == "float16, exported by `drc export --to onnx --fp16`"
     assert (eager["mode"], onnx["mode"]) == ("eager", "onnx")
-    assert onnx["failure"] is None and onnx["median_ms"] > 0 and onnx["peak_mib"] is None
+    assert onnx["failure"] is None and onnx["median_ms"] > 0
     # The widest layer of an image of 64x64 has 16 channels: the SR image alone is 0.05 MiB.
     assert 0.05 < eager["peak_mib"] < 20
+    assert 0 < onnx["peak_mib"] < 100
     assert record["modes"]["onnx"] == "float32, exported by `drc export --to onnx`"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells")
+def test_memory_of_a_file_grows_with_the_image(tmp_path):
+    network = package.create_model("slwsr16", weights="none")
+    path = package.export(network, tmp_path / "net", to="onnx", runs=0, test=None).path
+    small, large = (peak_mib("onnx", path, (1, 3, side, side)) for side in (32, 128))
+    assert small is not None and large is not None
+    # What is held for every pixel: at least the SR image, x4, of three channels in float32.
+    assert large - small > (128**2 - 32**2) * 16 * 3 * 4 / 2**20
+
+
+def test_what_is_measured_is_printed_where_the_file_cannot_be_written(tmp_path):
+    arguments = ["--model", "slwsr16", *QUICK, "--json", "--output", "/proc/no/such.json"]
+    result = drc("bench", *arguments, cwd=tmp_path)
+    assert result.returncode == 1 and "cannot" in result.stderr.splitlines()[-1]
+    assert json.loads(result.stdout)["timings"][0]["median_ms"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGTERM")
+def test_sigterm_leaves_no_file_and_no_process(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    arguments = ["bench", "--model", "slwsr16", "--modes", "onnx", "--runs", "100000", *SIZE]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "drc", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as bench:
+        deadline = time.monotonic() + 300
+        while not list((tmp_path / "temporary").glob("drc-bench-*/*.onnx")):
+            assert bench.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        bench.terminate()
+        assert bench.wait(60) == 128 + signal.SIGTERM
+        assert b"Traceback" not in bench.stderr.read()
+    assert not list((tmp_path / "temporary").glob("drc-*"))
+
+
+def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    assert peak_mib("onnx", tmp_path / "broken.onnx", (1, 3, 8, 8)) is None
 
 
 def test_a_network_is_exported_once_and_what_cannot_be_fails_once(monkeypatch):

@@ -74,9 +74,38 @@ def test_two_runs_are_compared(copied):
     assert any("different test images" in note for note in content["notes"])
     page = (copied.folder / "compare.html").read_text("utf-8")
     assert "12.25" in page and "different test images" in page
+    assert page.count('class="photo"') == 2  # both test photos
+    sliders = page.partition('class="photo"')[2].partition('class="compare"')[0]
+    for name in ("LR, nearest", "bicubic", "dense", copied.run.name, "other", "HR"):
+        assert f">{name}" in sliders, name
+    assert sliders.count(">dense") == 2  # once on either side of the slider: one dense network
     table = drc("report", copied.run, other, cwd=copied.folder).stdout
     assert "12.25" in table and "dense" in table
     assert not (copied.folder / "compare.html.tmp").exists()
+
+
+def test_photos_that_runs_do_not_share_are_told_on_the_page(copied):
+    bare, moved = copied.folder / "no_network", copied.folder / "no_images"
+    for folder in (bare, moved):
+        shutil.copytree(copied.run, folder)
+    (bare / "finetuned.safetensors").unlink()
+    settings = yaml.safe_load((moved / "config.yaml").read_text())
+    settings["data"]["test_data"] = str(copied.folder / "gone")
+    (moved / "config.yaml").write_text(yaml.safe_dump(settings))
+
+    def page(*arguments: object) -> str:
+        options = ("--html", "--output", "shared.html", "--device", "cpu")
+        result = drc("report", *map(str, arguments), *options, cwd=copied.folder)
+        assert result.returncode == 0, result.stderr
+        return (copied.folder / "shared.html").read_text("utf-8")
+
+    text = page(copied.run, bare, moved, "--photos", "1")
+    assert "no photos of no_network: " in text and "no photos of no_images: " in text
+    assert text.count('class="photo"') == 1  # of the run that is whole, and its dense network
+    text = page(bare, moved)
+    assert 'class="photo"' not in text and "no photos: " in text
+    text = page(copied.run, copied.run, "--photos", "0")
+    assert 'class="photo"' not in text and "no photos" not in text
 
 
 def test_wrong_uses_are_told_in_one_line(copied, tmp_path):
@@ -88,6 +117,9 @@ def test_wrong_uses_are_told_in_one_line(copied, tmp_path):
         ((run, "--no-measure", "--tile", "64"), 2, "--tile is for measuring"),
         ((run, run, "--test-data", "x"), 2, "--test-data is for measuring"),
         ((run, "--photos", "2"), 2, "pass --html"),
+        ((run, run, "--photos", "2"), 2, "pass --html"),
+        ((run, run, "--device", "cpu"), 2, "pass --html"),
+        ((run, run, "--html", "--device", "cuda:77"), 2, "does not exist"),
         ((run, "--markdown", "--json"), 2, "two forms"),
         (("--paper", "--html"), 2, "--html is for the report of a run"),
         ((run, tmp_path / "none"), 1, "no run folder"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from helpers.cli import drc
+from helpers.docs import COMMANDS
 
 import drc as package
+from drc.exporters.base import list_formats
+from drc.importance.base import list_criteria
+from drc.strategies.base import list_strategies
 
-COMMANDS = ("demo", "compress", "search", "prune", "finetune", "report", "models")
 HEAVY = ("torch", "numpy", "rich", "PIL", "jinja2")
 
 
@@ -38,7 +42,28 @@ def test_every_command_has_help(tmp_path, command):
     result = drc(command, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert f"drc {command}" in result.stdout
-    assert command in drc("--help", cwd=tmp_path).stdout
+
+
+def test_the_list_of_commands_tells_each_in_a_whole_sentence(tmp_path):
+    text = drc("--help", cwd=tmp_path).stdout
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    for command in COMMANDS:
+        assert lines[command].endswith("."), lines[command]
+        assert not lines[command].endswith("..."), lines[command]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("search", "strategy", list_strategies()),
+        ("prune", "importance", list_criteria()),
+        ("export", "to", list_formats()),
+    ],
+)
+def test_help_offers_every_name_there_is(command, option, names):
+    (found,) = (p for p in COMMANDS[command].params if p.name == option)
+    offered = re.findall(r"\w+", found.help)
+    assert set(names) <= set(offered)
 
 
 def test_version(tmp_path):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import tifffile
 import torch
-from helpers.cli import assert_one_line, drc, interrupt
-from helpers.onnx_files import ConvShuffle, write_onnx
+from helpers.cli import DRC, assert_one_line, drc, interrupt
+from helpers.onnx_files import ConvShuffle, Folded, on_extended, write_onnx
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,10 +28,14 @@ from drc.cli.app import app
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.images import read_image, write_image
+from drc.data.photo import read_photo
 from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
+from drc.exporters.run import export
 from drc.models.weights import create_model
+from drc.upscaling import video
+from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.jobs import Naming, plan_jobs
 
 DRN = ("--model", "drn_tiny", "--device", "cpu")
@@ -108,6 +115,15 @@ def test_a_folder_and_what_is_done_already(photos, tmp_path):
     assert "64x48, which is not x4" in facts["failed"][0]["reason"]
     assert (tmp_path / "out" / "b.jpg").stat().st_mtime_ns == made["b.jpg"]
 
+    for name in ("a.png", "b.jpg"):  # which another program has cut
+        path = tmp_path / "out" / name
+        path.write_bytes(path.read_bytes()[:-300])
+    result = here("upscale", photos, "out", *DRN, "--resume", "--json", cwd=tmp_path)
+    reasons = [entry["reason"] for entry in json.loads(result.stdout)["failed"]]
+    assert [reason.split(" (")[0] for reason in reasons[:2]] == [
+        "out/a.png: unreadable image", "out/b.jpg: unreadable image",
+    ]  # fmt: skip
+
     options = ["--overwrite", "--format", "webp", "--suffix", "_x4", "--self-ensemble"]
     result = here("upscale", photos, "out", *DRN, *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -125,8 +141,49 @@ def test_bad_images_are_named_and_the_others_written(photos, tmp_path):
     lines = result.stderr.splitlines()
     for name in ("cut.png", "text.jpg", "float.tif"):
         assert sum(line.startswith(f"skipped in/{name}: ") for line in lines) == 1
-    assert lines[-1].startswith("error: 3 of 6 images could not be used")
+    told = "error: 3 of 6 images could not be used, as said above; the others are there"
+    assert lines[-1] == told
     assert sorted(sizes(tmp_path / "out")) == ["a.png", "b.jpg", "inner/c.png"]
+
+
+def test_a_bad_image_alone(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    result = here("upscale", "text.jpg", "out.jpg", *DRN, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "skipped text.jpg: not an image, or its header is damaged",
+        "error: 1 of 1 images could not be used, as said above; nothing is written",
+    ]
+
+
+def test_what_is_lost_is_told(photos, tmp_path):
+    levels = np.asarray(Image.open(photos / "a.png"))
+    deep = levels.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "deep.tif", np.moveaxis(deep, -1, 0), photometric="rgb")
+    values = " ".join(str(value) for value in deep.ravel())
+    (tmp_path / "plain.ppm").write_text(f"P3 32 24 65535 {values}")
+    Image.fromarray(levels).convert("RGBA").save(tmp_path / "clear.png")
+    others = [Image.fromarray(levels[::-1]), Image.fromarray(levels[:, ::-1])]
+    for name in ("moving.gif", "moving.webp", "pages.tif"):
+        Image.fromarray(levels).save(tmp_path / name, save_all=True, append_images=others)
+    tifffile.imwrite(tmp_path / "deep_pages.tif", np.stack([deep, deep]), photometric="rgb")
+    for name, out, told in (
+        ("deep.tif", "deep.png", ""),
+        ("plain.ppm", "plain.png", "plain.ppm: read in 8 bits of the 16 that it holds\n"),
+        ("deep.tif", "x.jpg", "x.jpg: this format holds no 16 bits, left out\n"),
+        ("clear.png", "clear.jpg", "clear.jpg: this format holds no alpha, left out\n"),
+        ("moving.gif", "g.png", "moving.gif: the first of 3 frames or pages is taken\n"),
+        ("moving.webp", "w.png", "moving.webp: the first of 3 frames or pages is taken\n"),
+        ("pages.tif", "p.png", "pages.tif: the first of 3 frames or pages is taken\n"),
+        ("deep_pages.tif", "d.png", "deep_pages.tif: the first of 2 frames or pages is taken\n"),
+    ):
+        result = here("upscale", name, out, *DRN, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, told)
+    assert read_photo(tmp_path / "deep.png").white == 65535
+    assert read_photo(tmp_path / "plain.png").white == 255
+    names = ("deep.png", "plain.png", "p.png", "d.png")
+    first, *others = (read_image(tmp_path / name) for name in names)
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_an_interrupted_folder_goes_on(photos, tmp_path):
@@ -184,6 +241,19 @@ def test_networks_of_files_and_runs(photos, tmp_path):
     assert json.loads(result.stdout)["network"] == str(run.finetuned_path)
 
 
+def test_an_exported_network_that_takes_even_sides_alone(tmp_path):
+    network = Folded().eval()
+    export(network, tmp_path / "folded.onnx", runs=0)
+    lr = load_pair(bundled_pairs("test")[0], 4)[0][:, :, :111]  # 75x111
+    write_image(tmp_path / "lr.png", lr)
+    for out, tile in (("whole.png", "0"), ("tiles.png", "64")):
+        options = ["--weights", "folded.onnx", "--tile", tile, "--json"]
+        result = drc("upscale", "lr.png", out, *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        made = read_image(tmp_path / out).permute(1, 2, 0).int().numpy()
+        assert np.abs(made - on_extended(network, lr, 2)).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
@@ -219,11 +289,16 @@ def test_names_of_outputs(photos, tmp_path):
     gif = tmp_path / "x.gif"
     Image.new("L", (4, 4)).save(gif)
     assert targets(gif, "new/") == ["new/x.png"]
+    assert targets(photos, "new.png/")[0] == "new.png/a.png"
     for arguments, part in (
         ((photos, str(photos)), "folder of the inputs"),
         ((photos, str(gif)), "is a file"),
         ((photos / "a.png", str(photos / "a.png")), "its own input"),
         ((photos / "a.png", str(photos) + "/"), "its own input"),
+        ((photos, "new.png"), "new.png is the name of a file"),
+        ((photos, "new.mp4"), "new.mp4 is the name of a file"),
+        ((photos / "a.png", f"{gif}/"), "is a file; name another folder"),
+        ((photos / "a.png", "new.mp4"), r"a\.png is no video by its name; videos are \.avi, "),
         ((photos / "a.png", "new/x.y"), "images are written as"),
         ((photos / "a.png", "new/x.png", "jpg"), "not that of new/x.png"),
         ((photos, "new", "bmp"), "no image format is called 'bmp'"),
@@ -319,6 +394,150 @@ def test_a_video_becomes_a_folder_of_frames(film, tmp_path):
     result = here("upscale", "bad.mp4", "new.mp4", "--weights", "x.onnx", cwd=tmp_path)
     assert_one_line(result, 1, "bad.mp4: unreadable video")
     assert not (tmp_path / "new.mp4").exists()
+
+
+def test_frames_that_are_there_are_looked_at(film, tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    options = ["--weights", "x.onnx", "--json"]
+    assert here("upscale", film, "out/", *options, cwd=tmp_path).returncode == 0
+    made = {path: path.read_bytes() for path in sorted((tmp_path / "out").iterdir())}
+    names = list(made)
+    Image.new("RGB", (160, 120)).save(names[1])  # of a network of x4
+    names[2].unlink()
+    names[3].write_bytes(made[names[3]][:-20])
+    names[4].write_text("no image")
+    result = here("upscale", film, "out", *options, "--resume", "--quiet", cwd=tmp_path)
+    assert result.returncode == 1
+    facts = json.loads(result.stdout)
+    assert [facts[name] for name in ("total", "written", "present")] == [6, 1, 2]
+    assert facts["outputs"] == ["out/frame_000003.png"]
+    assert [entry["image"] for entry in facts["failed"]] == [
+        f"out/frame_{number:06d}.png" for number in (2, 4, 5)
+    ]
+    reasons = [entry["reason"] for entry in facts["failed"]]
+    assert reasons[0] == (
+        f"out/frame_000002.png is there already, 160x120, which is not x2 of frame 2 of {film}; "
+        "remove it, or pass --overwrite in place of --resume"
+    )
+    assert "out/frame_000004.png: unreadable image" in reasons[1]
+    assert "out/frame_000005.png: not an image" in reasons[2]
+    lines = result.stderr.splitlines()
+    assert lines[:3] == [f"skipped {reason}" for reason in reasons]
+    assert lines[3].startswith("error: 3 of 6 frames could not be used")
+    assert names[2].read_bytes() == made[names[2]] and names[1].stat().st_size < 2000
+
+
+def still_film(path: Path, width: int, height: int, sound: str | None = None) -> None:
+    """Two grey frames, without loss, and a silent sound."""
+    with av.open(str(path), "w") as out:
+        picture = out.add_stream("ffv1", rate=24)
+        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        streams = [picture]
+        if sound is not None:
+            streams.append(out.add_stream(sound, rate=48000))
+            streams[1].layout, streams[1].format = "mono", "s16"
+        for _ in range(2):
+            levels = np.full((height, width, 3), 128, np.uint8)
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(levels, format="rgb24")))
+        if sound is not None:
+            silence = np.zeros((1, 960), np.int16)
+            tone = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            tone.sample_rate = 48000
+            out.mux(streams[1].encode(tone))
+        for stream in streams:
+            out.mux(stream.encode())
+
+
+def test_what_is_wrong_with_the_output_of_a_video_is_told_of_it(film, tmp_path, monkeypatch):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    (tmp_path / "file").write_text("")
+    still_film(tmp_path / "wide.mkv", 8200, 2)
+
+    def refused(source: Path | str, out: str, *parts: str) -> None:
+        result = here("upscale", source, out, "--weights", "x.onnx", cwd=tmp_path)
+        assert_one_line(result, 1, f"error: cannot write {out}: ", *parts)
+        assert not (tmp_path / out).exists()
+
+    def never(*_: object) -> None:
+        raise AssertionError("a frame is enlarged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Enlarger, "__call__", never)
+        advice = "name a video of another kind, or a folder for the frames"
+        refused("wide.mkv", "out.mp4", "libx264 takes no pictures of 16400x4 (", advice)
+        refused("wide.mkv", "file/out.mp4", "choose another place")
+        patch.setattr(video, "_USUAL_CODEC", ("no_such_encoder", {}))
+        refused(film, "out.mp4", "this FFmpeg does not encode it by no_such_encoder", advice)
+        patch.setattr(video, "_CODECS", {".webm": ("libx264", {})})
+        refused(film, "out.webm", "this FFmpeg does not encode it by libx264", advice)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["file", "wide.mkv", "x.onnx"]
+
+
+def test_a_video_whose_frames_change_size_becomes_a_folder_alone(tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    with av.open(str(tmp_path / "in.avi"), "w") as out:
+        stream = out.add_stream("mjpeg", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for number, (width, height) in enumerate([(48, 32), (64, 48)]):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+            encoder.time_base = Fraction(1, 24)
+            levels = np.full((height, width, 3), 128, np.uint8)
+            picture = av.VideoFrame.from_ndarray(levels, format="rgb24").reformat(format="yuvj420p")
+            picture.pts, picture.time_base = number, encoder.time_base
+            for packet in [*encoder.encode(picture), *encoder.encode(None)]:
+                packet.stream = stream
+                out.mux(packet)
+    result = here("upscale", "in.avi", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "in.avi: its frames change from 48x32 to 64x48", "name a folder")
+    assert not (tmp_path / "out.mp4").exists()
+    result = here("upscale", "in.avi", "out/", "--weights", "x.onnx", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(sizes(tmp_path / "out").values()) == [(96, 64), (128, 96)]
+
+
+def test_two_films_joined_become_a_folder_alone(tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    still_film(tmp_path / "one.mkv", 32, 24)
+    (tmp_path / "two.mkv").write_bytes((tmp_path / "one.mkv").read_bytes() * 2)
+    result = here("upscale", "two.mkv", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "cannot write out.mp4: ", "their times go back; name a folder")
+    result = here("upscale", "two.mkv", "out/", "--weights", "x.onnx", cwd=tmp_path)
+    assert result.returncode == 0 and len(sizes(tmp_path / "out")) == 4
+
+
+def test_a_full_disk_is_told_of_the_output(film, tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    command = shlex.join([*DRC, "upscale", str(film), "out.mkv", "--weights", "x.onnx"])
+    result = subprocess.run(  # files of more than 1 KiB are refused, as by a disk that is full
+        ["bash", "-c", f"ulimit -f 1; {command}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert_one_line(result, 1, "cannot write out.mkv: file too large; choose another place")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+
+
+def test_sound_that_the_new_file_does_not_hold_is_left_out(tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    still_film(tmp_path / "in.mkv", 32, 24, "libopus")
+    for out, told in (("out.mkv", ""), ("out.mov", ".mov files hold no opus sound, left out\n")):
+        result = here("upscale", "in.mkv", out, "--weights", "x.onnx", cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, told)
+        assert frames(tmp_path / out)[0].shape == (48, 64, 3)
+        with av.open(str(tmp_path / out)) as file:
+            assert len(file.streams.audio) == (out == "out.mkv")
+
+
+def test_a_file_of_sound_alone_is_no_video(film, tmp_path):
+    write_onnx(tmp_path / "x.onnx", ConvShuffle())
+    with av.open(str(film)) as source, av.open(str(tmp_path / "tone.mp4"), "w") as out:
+        stream = out.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    result = here("upscale", "tone.mp4", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
+    assert_one_line(result, 1, "tone.mp4: there is no video in this file")
 
 
 def test_a_turned_video_is_written_upright(film, tmp_path):

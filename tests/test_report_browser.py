@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import sys
 import tempfile
@@ -59,7 +60,11 @@ def pages(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -
     (place / "report.html").write_text(page(run, photos, Recipe("a: 1", ["drc search " * 20])))
     other = RunFiles("other", run.report, run.plan, run.front, run.curves)
     found = compare([run, other], ["runs/a", "runs/b"])
-    (place / "compare.html").write_text(comparison_page(found))
+    long = "a_long_name_of_a_run_" * 3
+    shared = photograph(
+        {**networks, long: Bicubic(4)}, bundled_pairs("test")[:1], compared=["recovered", long]
+    )
+    (place / "compare.html").write_text(comparison_page(found, shared))
     return place
 
 
@@ -116,8 +121,9 @@ def test_the_page_loads_without_errors_or_requests(browser, pages, name):
     assert broken == 0
 
 
-def test_the_slider_moves_by_keyboard(browser, pages):
-    visit(browser, pages / "report.html")
+@pytest.mark.parametrize("name", ["report.html", "compare.html"])
+def test_the_slider_moves_by_keyboard(browser, pages, name):
+    visit(browser, pages / name)
     slider = browser.find_element(By.CSS_SELECTOR, ".compare input")
     assert "50%" in clip(browser)
     slider.send_keys(Keys.ARROW_RIGHT * 10)
@@ -166,8 +172,93 @@ def test_a_phone_needs_no_sideways_scrolling(browser, pages, name):
     assert page_width <= 360
 
 
-def test_every_control_is_reached_by_tab(browser, pages):
+def style(browser: webdriver.Chrome, selector: str, name: str) -> str:
+    script = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+    return browser.execute_script(script, selector, name)
+
+
+COLOURS = (
+    ("body", "color"), ("h2", "color"), (".facts dt", "color"), (".warnings", "backgroundColor"),
+    (".chart text", "fill"), (".chart .grid", "stroke"), ("section", "backgroundColor"),
+    (".kept", "fill"), ("html", "colorScheme"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["report.html", "compare.html"])
+@pytest.mark.parametrize("chosen", ["button", "system"])
+def test_a_dark_page_prints_as_a_light_one(browser, pages, name, chosen):
+    visit(browser, pages / name)
+    browser.execute_script("localStorage.clear()")
+
+    def emulate(media: str, theme: str) -> dict[tuple[str, str], str]:
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        parameters = {"media": media, "features": features}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", parameters)
+        return {place: style(browser, *place) for place in COLOURS}
+
+    try:
+        light = emulate("screen", "light")
+        if chosen == "button":
+            browser.execute_script("document.documentElement.dataset.theme = 'dark'")
+            dark, printed = emulate("screen", "light"), emulate("print", "light")
+        else:
+            browser.execute_script("delete document.documentElement.dataset.theme")
+            dark, printed = emulate("screen", "dark"), emulate("print", "dark")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert all(dark[place] != light[place] for place in COLOURS)
+    assert printed == light
+
+
+def test_what_paper_cannot_show_is_laid_open_on_it(browser, pages):
     visit(browser, pages / "report.html")
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    folded = browser.execute_script(closed)
+    assert folded > 0
+    script = "addEventListener('beforeprint', () => { window.foldedOnPaper = %s });"
+    browser.execute_script(script % closed.removeprefix("return "))
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF-")
+    assert browser.execute_script("return window.foldedOnPaper") == 0
+    assert browser.execute_script(closed) == folded  # and closed again
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        for hidden in ("#theme", "nav", ".choices", ".divider", ".compare input"):
+            assert style(browser, hidden, "display") == "none", hidden
+        assert style(browser, ".scroll.tall", "maxHeight") == "none"
+        left, right = (
+            browser.find_element(By.CSS_SELECTOR, f".layer.{side}").rect
+            for side in ("left", "right")
+        )
+        assert left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
+        assert style(browser, ".layer.left", "clipPath") == "none"  # both whole, side by side
+        for tag, image in ((".tag.left", left), (".tag.right", right)):
+            below = browser.find_element(By.CSS_SELECTOR, tag).rect
+            assert below["x"] == pytest.approx(image["x"], abs=1)
+            assert below["y"] >= image["y"] + image["height"]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+@pytest.mark.parametrize("name", ["report.html", "compare.html"])
+def test_every_control_and_picture_has_a_name(browser, pages, name):
+    visit(browser, pages / name)
+    tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {"button", "combobox", "slider", "link", "image", "region", "table", "img"}
+    found = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree
+        if not node.get("ignored") and node["role"]["value"] in roles
+    ]
+    assert {"combobox", "slider", "link"} <= {role for role, _ in found}
+    assert [role for role, spoken in found if not spoken.strip()] == []
+    choices = [spoken for role, spoken in found if role == "combobox"]
+    assert len(set(choices)) == len(choices)
+
+
+@pytest.mark.parametrize("name", ["report.html", "compare.html"])
+def test_every_control_is_reached_by_tab(browser, pages, name):
+    visit(browser, pages / name)
     reached = []
     for _ in range(60):
         browser.switch_to.active_element.send_keys(Keys.TAB)

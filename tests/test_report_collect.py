@@ -75,6 +75,14 @@ def test_figures_come_from_the_networks(networks, plan, pairs):
     assert checksums == [fingerprint(m) for m in (networks.before, networks.pruned, networks.after)]
 
 
+def test_a_psnr_without_bound_is_not_reported(networks, plan, pairs):
+    with torch.no_grad():
+        equal = [(lr, networks.before.eval()(lr[None] * 255)[-1][0] / 255) for lr, _ in pairs]
+    report = collect(networks, plan, _story(), test=equal, lr_size=LR, runs=0, device="cpu")
+    assert report.before.psnr is None and report.after.psnr is not None
+    assert report.before.ssim == pytest.approx(1)
+
+
 def test_without_recovery_after_is_the_pruned_network(networks, plan, pairs):
     bare = Networks(networks.before, networks.pruned)
     report = collect(

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
+from drc.artifacts.plan import Plan
 from drc.artifacts.run_folder import RunFolder
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.errors import RunError, UsageError
 from drc.evaluation.bicubic import Bicubic
 from drc.report.compare import compare, table_rows
-from drc.report.gallery import GAIN, MOST_PHOTOS, choose, error_map, photograph
-from drc.report.html.charts import plan_chart, scatter_chart
+from drc.report.gallery import GAIN, MOST_PHOTOS, choose, error_map, most_photos, photograph
+from drc.report.html.charts import numbered, plan_chart, scatter_chart
 from drc.report.html.comparison import comparison_page
 from drc.report.html.page import Recipe, page
 from drc.report.plots import require_matplotlib, save_plots
 from drc.report.points import Point, Scatter, quality_charts
 from drc.report.rows import rows
-from drc.report.run_files import RunFiles, read_report, read_run
-from drc.report.schema import ImageQuality
+from drc.report.run_files import Curve, RunFiles, read_report, read_run
+from drc.report.schema import ImageQuality, Report
 from tests.helpers.cli import FinishedRun
 
 HOSTILE = '<script>alert("x")</script>&\'"><img src=x onerror=alert(1)>'
@@ -269,6 +271,49 @@ def test_many_photos_are_shown_in_smaller_parts(tmp_path, run):
     assert len(page(run, shown).encode()) < 5_000_000
 
 
+def test_photos_of_many_networks_leave_the_page_small(run):
+    networks = {"dense": Bicubic(4), **{f"run {n}": _Nearest(4) for n in range(50)}}
+    pairs = (bundled_pairs("test") * 4)[: most_photos(len(networks))]
+    assert len(pairs) == 1 and most_photos(3) == most_photos(6) == MOST_PHOTOS
+    shown = photograph(networks, pairs, compared=list(networks)[1:], device="cpu")
+    assert len(shown[0].layers) == 54 and len(shown[0].close_ups) == 1
+    text = comparison_page(compare([run, run], ["a", "b"]), shown)
+    assert len(text.encode()) < 5_000_000
+
+
+def test_networks_are_opened_one_at_a_time():
+    alive: list[weakref.ref[Bicubic]] = []
+
+    class Opened(dict[str, Bicubic]):
+        def __getitem__(self, name: str) -> Bicubic:
+            assert not any(network() for network in alive), "an earlier one is still held"
+            made = super().__getitem__(name)(4)
+            alive.append(weakref.ref(made))
+            return made
+
+    names = {"dense": Bicubic, "a": _Nearest, "b": _Nearest}
+    (photo,) = photograph(Opened(names), bundled_pairs("test")[:1], compared=["a", "b"])
+    assert [layer.name for layer in photo.layers] == ["LR", "bicubic", *names, "HR"]
+    assert len(alive) == 4  # the first also tells the scale
+    whole = photo.whole[0] * photo.whole[1]
+    stored = (layer.pixels.untyped_storage().nbytes() for layer in photo.layers)
+    assert all(size <= 3 * min(whole, 512 * 512) for size in stored)  # parts, not whole images
+
+
+def test_the_slider_starts_with_what_is_compared_whatever_the_names(run):
+    networks = {"dense": Bicubic(4), "error of a": _Nearest(4), "a": Bicubic(4)}
+    pairs = bundled_pairs("test")[:1]
+    shown = photograph(networks, pairs, compared=["error of a", "a"], device="cpu")
+    root = parse(comparison_page(compare([run, run], ["x", "y"]), shown))
+    for side, select in zip(("left", "right"), root.all("select"), strict=True):
+        assert select.attributes["aria-label"].endswith(f"{side} image")
+        (option,) = [o for o in select.all("option") if "selected" in o.attributes]
+        assert option.text.startswith({"left": "error of a", "right": "a"}[side])
+        layers = [i for i in root.all("img") if "layer" in i.attributes["class"].split()]
+        (layer,) = [i for i in layers if side in i.attributes["class"].split()]
+        assert int(option.attributes["value"]) == layers.index(layer)
+
+
 def test_photos_are_chosen_from_the_worst_to_the_best():
     pairs = bundled_pairs("train")
     losses = dict(zip((p.name for p in pairs), (0.1, 0.5, 0.2, 0.0, 0.3), strict=True))
@@ -293,11 +338,88 @@ def test_charts_place_points_and_columns_where_the_figures_say():
     assert [c.attributes["class"] for c in columns] == ["of", "kept share1", "of", "kept share4"]
 
 
+def test_crowded_points_get_numbers_and_a_key_and_no_label_covers_another(run):
+    changes = [{"psnr": 30 + n / 9, "params": 300_000 + 500 * n} for n in range(9)]
+    runs = [
+        RunFiles(
+            f"a_long_name_of_a_run_{n}",
+            run.report.model_copy(update={"after": run.report.after.model_copy(update=change)}),
+        )
+        for n, change in enumerate(changes)
+    ]
+    charts = quality_charts(runs)
+    numbers = numbered(charts)
+    assert numbers is not None and sorted(numbers.values()) == list(range(1, 11))
+    root = parse(comparison_page(compare(runs, list(numbers)[1:])))
+    (key,) = [n for n in root.all("ol") if "numbers" in n.attributes["class"]]
+    entries = [item.text for item in key.all("li")]
+    assert entries == [f"{label} {number}" for label, number in numbers.items()]
+    boxes = []
+    svg = parse(str(scatter_chart(charts[0], numbers=numbers)))
+    for text in (t for t in svg.all("text") if t.attributes["class"] == "name"):
+        x, y = float(text.attributes["x"]), float(text.attributes["y"])
+        width = 6.5 * len(text.text)
+        left = x - {"start": 0, "middle": width / 2, "end": width}[text.attributes["text-anchor"]]
+        boxes.append((left, y - 10, left + width, y + 2))
+    for place, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[place + 1 :]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_a_dense_network_is_drawn_once_and_told_from_runs_by_its_shape(run):
+    other = run.report.model_copy(update={"weights": "file other.pt"})
+    runs = [run, replace(run, name="b"), RunFiles("c", other, checksum="another")]
+    assert run.checksum  # of the plan
+    chart = quality_charts(runs)[0]
+    assert [p.label for p in chart.points if p.kind == "dense"] == [
+        f"drn_tiny x4, dense ({run.name})", "drn_tiny x4, dense (c)"
+    ]  # fmt: skip
+    svg = parse(str(scatter_chart(chart)))
+    marks = {g.attributes["class"]: g.children[-1].tag for g in svg.all("g")}
+    assert marks == {"point dense": "rect", "point after": "path"}
+    timed = [replace(run, name="a"), replace(run, name="b", report=_on_gpu(run.report))]
+    assert [sum(p.kind == "dense" for p in c.points) for c in quality_charts(timed)] == [1, 1, 2]
+
+
+def _on_gpu(report: Report) -> Report:
+    latency = report.latency.model_copy(update={"device": "a GPU"})
+    return report.model_copy(update={"latency": latency})
+
+
+def _plans(plan: Plan, ratios: Sequence[float]) -> list[Plan]:
+    budgets = [plan.budget.model_copy(update={"ratio": ratio}) for ratio in ratios]
+    return [
+        plan.model_copy(update={"budget": budget, "expected_loss": budget.ratio})
+        for budget in budgets
+    ]
+
+
+def test_plans_whose_names_do_not_fit_have_numbers_with_a_key(run):
+    ratios = [0.3, 0.31, 0.32, 0.33, 0.34, 0.35]
+    root = parse(page(replace(run, front=_plans(run.plan, ratios))))
+    (key,) = [n for n in root.all("ol") if "numbers" in n.attributes["class"]]
+    entries = {item.text.split()[-1]: item.text for item in key.all("li")}
+    (chart,) = [n for n in root.all("figure") if "not measured" in n.text]
+    shown = [t.text for t in chart.all("text") if t.attributes["class"] == "name"]
+    assert sorted(shown) == sorted(entries) and len(shown) == len(ratios) + 1  # and the dense one
+    assert any("ratio 0.35" in text for text in entries.values())
+
+
+def test_expected_losses_are_not_shown_as_measured(run):
+    plans = _plans(run.plan, (0.3, 0.5))
+    text = page(replace(run, front=plans))
+    assert "<b>Plans of the search, not measured</b> has no PSNR" in text
+    assert "ratio 0.3 (this run)" in text and "Every PSNR was measured" in text
+    assert "has no PSNR" not in page(run)
+
+
 def test_a_lone_point_and_equal_points_can_be_drawn():
     same = [Point(name, "after", 5, 30) for name in "abc"]
     labels = [t for t in parse(str(scatter_chart(Scatter("t", "x", "y", same)))).all("text")]
-    heights = [float(t.attributes["y"]) for t in labels if t.text in "abc"]
-    assert len({round(h) for h in heights}) == 3  # their labels do not cover each other
+    places = [
+        (t.attributes["text-anchor"], float(t.attributes["y"])) for t in labels if t.text in "abc"
+    ]
+    assert len(set(places)) == 3  # on another side of the points, or lower
 
 
 def test_runs_are_compared_with_what_makes_them_unlike(run):
@@ -343,6 +465,34 @@ def test_plots_are_pictures_of_the_same_figures(run, tmp_path):
         with Image.open(path) as picture:
             assert picture.width > 500 and len(picture.convert("L").getcolors()) > 10
     assert [p.name for p in save_plots([run, run], tmp_path)] == ["front.png"]
+
+
+def test_plots_and_page_draw_the_same_curves(run, tmp_path, monkeypatch):
+    """A blind network's kernel loss among them."""
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    from matplotlib.figure import Figure
+
+    figures: dict[str, Figure] = {}
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **_: figures.update({path.name: self})
+    )
+    lines = [
+        {"step": n, "loss": 3 / n, "primal": 2 / n, "dual": 0.0, "kernel": 1 / n, "lr": 1e-4 * n}
+        for n in range(1, 6)
+    ]
+    blind = replace(run, curves=[Curve("recovery", lines)])
+    save_plots([blind], tmp_path)
+    (drawn,) = (figure for name, figure in figures.items() if "training" in name)
+    plotted = {axes.get_title(): [line.get_label() for line in axes.lines] for axes in drawn.axes}
+    assert plotted["losses, recovery"] == ["loss", "primal", "kernel"]
+    svgs = list(parse(page(blind)).all("svg"))
+    shown = {
+        title.text.partition(":")[0]: [t.text for t in svg.all("text")]
+        for svg in svgs
+        for title in [svg.children[0]]
+    }
+    for title, names in plotted.items():
+        assert shown[title][-len(names) :] == names
 
 
 def test_plots_without_matplotlib_name_the_extra(monkeypatch):

@@ -74,9 +74,14 @@ def test_json_has_before_and_after_at_the_top(report):
     assert Report.model_validate(content) == report
 
 
-def test_a_figure_without_bound_is_null_in_json(report):
-    endless = report.model_copy(update={"pruned_only": Quality(psnr=float("inf"), ssim=1.0)})
-    assert json.loads(endless.to_json())["pruned_only"]["psnr"] is None
+def test_facts_without_bound_are_null_in_json(report):
+    endless = report.model_copy(update={"steps": {"search": {"loss": float("inf")}}})
+    assert json.loads(endless.to_json())["steps"]["search"]["loss"] is None
+
+
+def test_a_name_that_looks_like_markup_stays_text(report):
+    named = report.model_copy(update={"model": "[/odd]", "steps": {"[/x]": {"seconds": 1}}})
+    assert "[/odd] x4" in _table(named) and "[/x]" in _table(named)
 
 
 def test_rows_hold_the_figures_and_their_changes(report):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers.cli import tiny_photos
-from helpers.onnx_files import ConvShuffle, write_onnx
+from helpers.onnx_files import ConvShuffle, Folded, on_extended, write_onnx
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from drc.data.photo import Photo
 from drc.errors import DataError, ModelError, UsageError, WeightsError
 from drc.evaluation.image import psnr, psnr_y
 from drc.evaluation.inference import Inference
+from drc.exporters.onnx import quiet
 from drc.models.traits import Traits, set_traits
 from drc.upscaling import enlarge
 from drc.upscaling.enlarge import Enlarger, passes
@@ -113,6 +115,76 @@ def test_tiles_shrink_to_what_memory_holds(lr):
     nowhere = pytest.raises(ModelError, match="use --device cpu or --amp bf16")
     with torch_upscaler(Greedy(9), "greedy", "cpu") as upscaler, nowhere:
         Enlarger(upscaler)(photo(lr))
+
+
+class Windows(nn.Module):
+    """x2, on sides that are multiples of 6 alone, or what else is asked: means of windows."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side, self.inner = side, ConvShuffle()
+        set_traits(self, Traits(scale=2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (_, channels, height, width), side = x.shape, self.side
+        windows = x.view(1, channels, height // side, side, width // side, side)
+        return self.inner((windows + windows.mean((3, 5), keepdim=True)).view(x.shape) / 2)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("network", "multiple"), [(Folded(), 2), (Windows(16), 16)])
+def test_onnx_files_that_take_multiples_alone(tmp_path, lr, network, multiple, told):
+    path = drc.export(network, tmp_path / "x.onnx", runs=0).path
+    if not told:
+        onnx.save(without_metadata(onnx.load(path)), path)
+    upscaler = onnx_upscaler(path, "cpu")
+    assert (upscaler.scale, upscaler.multiple, upscaler.side) == (2, multiple, 0)
+    for height, width in ((75, 112), (64, 48), (33, 17), (5, 80), (1, 1)):
+        image = lr[:, :height, :width]
+        made = Enlarger(upscaler)(photo(image)).levels
+        assert made.shape == (2 * height, 2 * width, 3)
+        assert np.abs(made - on_extended(network, image, multiple)).max() <= 1
+    whole = Enlarger(upscaler, tile=0)(photo(lr)).levels.astype(int)
+    for tile in (64, 71):  # which starts tiles where windows start, and ends one where none does
+        tiled = Enlarger(upscaler, tile=tile)(photo(lr)).levels
+        assert np.abs(tiled - whole).max() <= 1
+    assert Enlarger(upscaler, self_ensemble=True)(photo(lr)).levels.shape == whole.shape
+
+
+def without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    del model.metadata_props[:]
+    return model
+
+
+def test_multiples_that_files_tell_and_tiles_between_them(tmp_path, lr):
+    network, path = Windows(6), tmp_path / "x.onnx"
+    with quiet():
+        torch.onnx.export(
+            network, (torch.rand(1, 3, 12, 18),), str(path), input_names=["lr"],
+            output_names=["sr"], dynamic_axes={"lr": {2: "h", 3: "w"}}, dynamo=False,
+        )  # fmt: skip
+    model = onnx.load(path)
+
+    def describe(multiple: str) -> None:
+        onnx.helper.set_model_props(model, {"lr_multiple": multiple})
+        onnx.save(model, path)
+
+    describe("6")
+    enlarger = Enlarger(onnx_upscaler(path, "cpu"), tile=128)
+    wide = torch.cat([lr, lr.flip(2)], 2)
+    made = enlarger(photo(wide)).levels
+    assert enlarger.inference(75, 224).multiple == 96  # where tiles and windows both may start
+    assert np.abs(made - on_extended(network, wide, 6)).max() <= 1
+    with pytest.raises(UsageError, match="one of at least 128"):
+        Enlarger(onnx_upscaler(path, "cpu"), tile=96)
+    for wrong in ("0", "-2", "many", "5000"):
+        describe(wrong)
+        with pytest.raises(ModelError, match=f"lr_multiple is '{wrong}'"):
+            onnx_upscaler(path, "cpu")
+    model.metadata_props[0].key = "other"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="does not run on a small image"):
+        onnx_upscaler(path, "cpu")
 
 
 @pytest.mark.parametrize("metadata", [{}, {"scale": "2", "value_range": "1"}])

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+_ODD_YAML = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""What PyYAML lets through where a value does not suit its tag, or nesting has no end."""
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class GroupWidth(_Strict):
     """One group's width: `keep` of its `of` atoms stay."""
 
-    keep: int = Field(ge=1)
-    of: int = Field(ge=1)
+    keep: int = Field(ge=1, lt=2**63)
+    of: int = Field(ge=1, lt=2**63)
 
     @model_validator(mode="after")
     def _fits(self) -> GroupWidth:
@@ -58,9 +61,9 @@ class Budget(_Strict):
 
     kind: Literal["params", "macs", "latency"]
     ratio: float = Field(gt=0, lt=1)
-    before: int = Field(ge=1)
-    limit: int = Field(ge=0)
-    predicted: int = Field(ge=0)
+    before: int = Field(ge=1, lt=2**63)
+    limit: int = Field(ge=0, lt=2**63)
+    predicted: int = Field(ge=0, lt=2**63)
     lr_size: tuple[int, int] | None = Field(default=None, strict=False)
 
     @property
@@ -145,7 +148,7 @@ def read_yaml(path: Path | str, what: str) -> dict[str, Any]:
         raise RunError(f"there is no file {path}; it should be {what}") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, *_ODD_YAML) as error:
         place = getattr(error, "problem_mark", None)
         where = f"; line {place.line + 1} is not YAML" if place else ""
         raise RunError(f"{path} is corrupt{where}; it should be {what}") from error
@@ -157,7 +160,10 @@ def read_yaml(path: Path | str, what: str) -> dict[str, Any]:
 def check_version(version: object, known: int, path: Path | str) -> None:
     """Raise RunError unless `version`, read from `path`, is one this drc knows, 1 to `known`."""
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise RunError(f"{path} has no schema_version, so it is not a file of drc's or is damaged")
+        raise RunError(
+            f"{path} has no schema_version that drc knows, so it is damaged or not a file of "
+            "drc's; make it anew, or put back a whole one"
+        )
     if version > known:
         raise RunError(
             f"{path} has schema version {version} and this drc reads up to {known}; update drc"

@@ -16,6 +16,7 @@ from drc.errors import RunError
 SCHEMA_VERSION = 1
 DEFAULT_ROOT = Path("runs")
 _FORMAT = "drc-run"
+_LONGEST = 1e12  # seconds
 
 COMPRESSION = "compression"
 _STARTED_BY = {COMPRESSION: "search", "training": "train", "adaptation": "adapt"}
@@ -235,7 +236,7 @@ class RunFolder:
             record = json.loads(self.steps_path.read_text("utf-8"))
         except OSError as error:
             raise RunError(f"cannot read {self.steps_path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(self._damaged()) from error
         if not isinstance(record, dict) or record.get("format") != _FORMAT:
             raise RunError(self._damaged())
@@ -243,12 +244,26 @@ class RunFolder:
         steps = record.get("steps")
         if not isinstance(steps, dict) or "created" not in record:
             raise RunError(self._damaged())
-        if not all(isinstance(facts, dict) for facts in steps.values()):
+        if not all(map(_are_facts, steps.values())):
             raise RunError(self._damaged())
         return record
 
     def _damaged(self) -> str:
         return f"{self.steps_path} is damaged; move {self.path} away, or pass --run with another"
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a step can have taken that long; what a damaged file holds cannot be added up."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= _LONGEST
+
+
+def _are_facts(facts: object) -> bool:
+    """Whether those of a step can be read: its seconds, and what it says in words."""
+    if not isinstance(facts, dict) or not is_seconds(facts.get("seconds", 0)):
+        return False
+    return all(isinstance(facts.get(name, ""), str) for name in ("calibration", "recovery"))
 
 
 def _claim(folder: Path) -> Path:

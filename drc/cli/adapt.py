@@ -65,9 +65,10 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Adapt a trained network to real LR images or video frames that have no HR images.
+    """Adapt a network to real LR images that have no HR ones.
 
-    The primal loss learns from images with HR, the dual loss from both kinds.
+    Images, or frames of videos. The primal loss learns from images with HR, the dual loss from
+    both kinds.
 
     Example: drc adapt --model drn_s --weights drn_s.pth --unpaired phone_photos --data DIV2K
     """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -85,6 +87,8 @@ for _module in _COMMANDS:
 
 def main() -> None:
     """Run the command line; does not return."""
+    if not _is_one_of_several():  # these may wait for others where no handler is heard
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="drc")
     except SystemExit as ended:
@@ -96,6 +100,11 @@ def main() -> None:
             traceback.print_exc()
             _leave(1)
         raise
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End by way of what is to be tidied up: temporary files, and processes that were started."""
+    raise SystemExit(128 + number)
 
 
 def _is_one_of_several() -> bool:

@@ -25,14 +25,18 @@ _Network = Annotated[
 ]
 _Against = Annotated[
     list[str] | None,
-    typer.Option(help="Network to compare: the same, or a compressed file; may be repeated."),
+    typer.Option(
+        metavar="NETWORK",
+        help="Network to compare: the same, or a compressed file; may be repeated.",
+    ),
 ]
 _Run = Annotated[Path | None, typer.Option(help="Run folder to measure [default: newest].")]
 _Modes = Annotated[
     list[str] | None,
     typer.Option(
+        metavar="MODES",
         help="eager, channels_last, compiled, bf16 [default: these], onnx, onnx_fp16, onnx_int8, "
-        "openvino, openvino_fp16, ncnn, ncnn_fp16, pt2."
+        "openvino, openvino_fp16, ncnn, ncnn_fp16, pt2.",
     ),
 ]
 _Sizes = Annotated[
@@ -65,7 +69,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Time networks side by side in every mode, and compare with the ratio of their MACs.
+    """Time networks side by side, in every mode.
+
+    Ratios of times, beside those of MACs; by default the networks of the newest run.
 
     Example: drc bench --model drn_s --against drn_s30 --against drn_s50
     """
@@ -119,18 +125,18 @@ def _print_as_measured(
         show(record.head())
         for timings in measured:
             record.timings += timings
+            show(record.lines(timings))
             if output is not None:
                 write_text(output, record.to_json() + "\n")
-            show(record.lines(timings))
         record.finished = True
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the figures until then are whole") from None
     finally:
         bars.clear()
-        if output is not None:
-            write_text(output, record.to_json() + "\n")
         if as_json:
             print(record.to_json(), file=sys.stdout, flush=True)
+        if output is not None:
+            write_text(output, record.to_json() + "\n")
 
 
 class _Bars:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
+
+if TYPE_CHECKING:
+    from drc.report.compare import Comparison
 
 PAGE = Path("compare.html")
 PLOTS = Path("compare")
@@ -17,12 +21,25 @@ def compare_runs(
     folders: Sequence[Path],
     html: bool,
     png: bool,
+    photos: int | None,
+    device: str | None,
     output: Path | None,
     quiet: bool,
     markdown: bool,
     as_json: bool,
 ) -> None:
     """Print the comparison, and write the page and the plot asked for into the current folder.
+
+    Args:
+        folders: of the runs.
+        html: write the page, for whose photos the networks run.
+        png: write the plot.
+        photos: test images on the page; None for as many as on that of one run.
+        device: where the networks run; None for the best there is.
+        output: the page's file; None for `compare.html`.
+        quiet: log nothing.
+        markdown: print Markdown.
+        as_json: print JSON.
 
     Raises:
         RunError: a folder holds no run or no report, or a file cannot be written.
@@ -36,22 +53,40 @@ def compare_runs(
     runs = [RunFolder.open(folder) for folder in folders]
     found = compare([read_run(run, read_report(run)) for run in runs], list(map(str, folders)))
     display = Display(quiet)
-    if html:
-        from drc.artifacts.atomic import write_text
-        from drc.report.html.comparison import comparison_page
+    try:
+        if html:
+            _write_page(found, runs, output or PAGE, photos, device or "auto", display)
+        if png:
+            from drc.report.plots import save_plots
 
-        path = output or PAGE
-        write_text(path, comparison_page(found))
-        display.log(f"page: {path}")
-    if png:
-        from drc.report.plots import save_plots
-
-        for plot in save_plots(found.runs, PLOTS):
-            display.log(f"plot: {plot}")
-    display.close()
+            for plot in save_plots(found.runs, PLOTS):
+                display.log(f"plot: {plot}")
+    finally:
+        display.close()
     if as_json:
         print(found.to_json())
     elif markdown:
         print(comparison_markdown(found), end="")
     else:
         print_comparison(found, sys.stdout)
+
+
+def _write_page(
+    found: Comparison,
+    runs: Sequence[RunFolder],
+    path: Path,
+    photos: int | None,
+    device: str,
+    display: Display,
+) -> None:
+    from drc.artifacts.atomic import write_text
+    from drc.cli.compared_photos import compared_photos
+    from drc.report.gallery import DEFAULT_PHOTOS
+    from drc.report.html.comparison import comparison_page
+    from drc.runtime import resolve_device
+
+    resolve_device(device)  # a wrong one is an error, other than images that are gone
+    count = DEFAULT_PHOTOS if photos is None else photos
+    shown, problems = compared_photos(found, runs, count, device, display)
+    write_text(path, comparison_page(found, shown, problems))
+    display.log(f"page: {path}")

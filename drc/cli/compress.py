@@ -18,7 +18,7 @@ def command(
     self_ensemble: o.SelfEnsemble = None,
     tile: o.Tile = None,
     budget: o.Budget = None,
-    ratio: o.Ratios = None,
+    ratio: o.OneRatio = None,
     strategy: o.Strategy = None,
     uniform: o.Uniform = False,
     importance: o.Importance = None,

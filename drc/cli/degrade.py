@@ -41,7 +41,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Make a blind test set, in the layout of DIV2KRK: HR images, blurred LR ones, kernels.
+    """Make a blind test set, in the layout of DIV2KRK.
+
+    HR images, blurred LR images, and the kernels that blurred them.
 
     Example: drc degrade benchmark/Set5/HR blind --kernel aniso --scale 4
     """

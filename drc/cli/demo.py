@@ -20,9 +20,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Compress a small pretrained network by 30 % on bundled photos, in a few minutes.
+    """Compress a small network by 30 %, in a few minutes.
 
-    Nothing is downloaded.
+    The network and the photos are installed with drc; nothing is downloaded.
     """
     from drc.cli.launch import new_run
     from drc.cli.results import print_report

@@ -28,7 +28,10 @@ _Model = Annotated[
 ]
 _To = Annotated[
     list[str] | None,
-    typer.Option(help="onnx, pt2, openvino, ncnn, by commas or several times [default: onnx]."),
+    typer.Option(
+        metavar="FORMATS",
+        help="onnx, pt2, openvino, ncnn, by commas or several times [default: onnx].",
+    ),
 ]
 _Half = Annotated[bool, typer.Option("--fp16", help="Write float16 files.")]
 _Int8 = Annotated[bool, typer.Option("--int8", help="Write 8-bit files (onnx), and their cost.")]
@@ -100,7 +103,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Write the network for another runtime, and compare and time it there.
+    """Write the network for another runtime, and test it there.
+
+    Every file is opened in its runtime, compared with the network on photos, and timed.
 
     Example: drc export --to onnx,ncnn
     """

@@ -10,7 +10,7 @@ from drc.cli import options as o
 def command(
     ctx: typer.Context,
     run: o.Run = None,
-    data: o.Data = None,
+    data: o.RunData = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     recovery_patch: o.RecoveryPatch = None,
@@ -27,7 +27,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Recover the quality, with the dense network or another as teacher.
+    """Recover the quality, with the dense network as teacher.
+
+    --teacher names another.
 
     Runs in one process, or in several under `torchrun --nproc-per-node N -m -- drc finetune`.
 

@@ -26,7 +26,12 @@ def command(
     scale: o.Scale = None,
     as_json: o.Json = False,
 ) -> None:
-    """Show a network's channel groups, what each holds, and what cannot be cut and why."""
+    """Show which channels of a network can go, and what stays.
+
+    The channel groups with what each holds, and the channels that stay with the reason.
+
+    Example: drc inspect drn_s
+    """
     from drc.errors import UsageError
 
     if model is None and weights is None:

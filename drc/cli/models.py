@@ -11,9 +11,10 @@ from drc.cli import options as o
 
 
 def command(ctx: typer.Context, as_json: o.Json = False) -> None:
-    """List the registered networks: cost, scale, value range and where their weights come from.
+    """List the registered networks, their cost and weights.
 
-    MACs are for an LR image of 96x96, counted by fvcore.
+    Scale, parameters, MACs, value range, and where their weights come from. MACs are for an LR
+    image of 96x96, counted by fvcore.
     """
     import json
 

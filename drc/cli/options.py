@@ -29,11 +29,23 @@ Data = Annotated[
         help="Images for calibration and recovery: folder or DIV2K tree [default: bundled photos]."
     ),
 ]
+RunData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Images for calibration and recovery: folder or DIV2K tree [default: the run's].",
+    ),
+]
 TestData = Annotated[
     str | None,
     typer.Option(help="Images to measure on, `bundled` or `none` [default: bundled photos]."),
 ]
 Budget = Annotated[str | None, typer.Option(help="params, macs or latency [default: params].")]
+OneRatio = Annotated[
+    list[float] | None,  # so that a second one is refused, not taken in place of the first
+    typer.Option("--ratio", metavar="FLOAT", help="Fraction to remove [default: 0.3]."),
+]
+
 Ratios = Annotated[
     list[float] | None,
     typer.Option(
@@ -46,7 +58,13 @@ ChosenRatio = Annotated[
     float | None,
     typer.Option("--ratio", help="Of a search for several: the plan to use [default: the first]."),
 ]
-Strategy = Annotated[str | None, typer.Option(help="Search strategy [default: allocate].")]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        help="How widths are searched: allocate, dual_darts, plain, uniform or uniform_inner "
+        "[default: allocate]."
+    ),
+]
 Uniform = Annotated[
     bool,
     typer.Option(
@@ -62,7 +80,13 @@ Reconstruct = Annotated[
         help="Refit the layers that read removed channels [default: yes].",
     ),
 ]
-Importance = Annotated[str | None, typer.Option(help="Criterion [default: dual_obs].")]
+Importance = Annotated[
+    str | None,
+    typer.Option(
+        help="How channels are ranked: dual_greedy, dual_obs, dual_taylor, fisher, fpgm, "
+        "group_norm, l1, l2, random or taylor [default: dual_obs]."
+    ),
+]
 RoundTo = Annotated[
     str | None,
     typer.Option(help="Widths are multiples of this; `auto` asks the device [default: 8]."),

@@ -13,7 +13,7 @@ def command(
     ratio: o.ChosenRatio = None,
     importance: o.Importance = None,
     reconstruct: o.Reconstruct = None,
-    data: o.Data = None,
+    data: o.RunData = None,
     patches: o.Patches = None,
     workers: o.Workers = None,
     device: o.Device = None,

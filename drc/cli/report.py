@@ -12,7 +12,7 @@ from drc.errors import UsageError
 
 _Runs = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[RUN]...", help="Run folder; several are compared [default: newest]."),
+    typer.Argument(metavar="RUN", help="Run folder; several are compared [default: newest]."),
 ]
 _TestData = Annotated[
     str | None,
@@ -25,7 +25,9 @@ _TestData = Annotated[
 _Html = Annotated[bool, typer.Option("--html", help="Write a page with charts and photos too.")]
 _Photos = Annotated[
     int | None,
-    typer.Option(min=0, max=8, help="With --html: test images on the page [default: 3]."),
+    typer.Option(
+        min=0, max=8, help="With --html: test images on the page, 0 for none [default: 3]."
+    ),
 ]
 _Png = Annotated[bool, typer.Option("--png", help="Write plots as pictures too (matplotlib).")]
 _Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of text.")]
@@ -49,7 +51,7 @@ _Weights = Annotated[
 ]
 
 _OF_PAGES = ("runs", "html", "photos", "png", "markdown", "output")
-_OF_MEASURING = ("test_data", "self_ensemble", "tile", "device", "config", "photos")
+_OF_MEASURING = ("test_data", "self_ensemble", "tile", "config")
 
 
 def command(
@@ -72,7 +74,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Measure parameters, MACs, PSNR, SSIM and latency before and after.
+    """Measure size, cost and quality, before and after.
+
+    Parameters, MACs, latency, PSNR and SSIM; with several runs, the reports side by side.
 
     Example: drc report --test-data benchmark/Set5 --html
     """
@@ -96,7 +100,9 @@ def command(
         from drc.cli.comparison import compare_runs
 
         _refuse(params, _OF_MEASURING, "is for measuring; leave it out to compare runs")
-        compare_runs(folders, html, png, output, quiet, markdown, as_json)
+        if not html:
+            _refuse(params, ("device",), "is for the photos of the page; pass --html as well")
+        compare_runs(folders, html, png, photos, device, output, quiet, markdown, as_json)
         return
     _report({**params, "run": folders[0] if folders else None}, markdown, as_json)
 

@@ -131,12 +131,7 @@ class Session(BaseSession):
     @cached_property
     def test_pairs(self) -> list[ImagePair]:
         """The images behind `test_data`. Raises DataError."""
-        data = self.test_data
-        if data is None:
-            return []
-        if data == BUNDLED:
-            return bundled_pairs("test")
-        return find_pairs(data, self.scale, "test")
+        return test_images(self.test_data, self.scale)
 
     @property
     def inference(self) -> Inference:
@@ -237,6 +232,13 @@ class Session(BaseSession):
         resume = "" if self.command in ("drc prune", "drc report") else " --resume"
         path = (self if self.whole is None else self.whole).run.path
         return f"interrupted during {name}; go on with: {self.command}{resume} --run {path}"
+
+
+def test_images(data: str | None, scale: int) -> list[ImagePair]:
+    """The images behind `Session.test_data`. Raises DataError."""
+    if data is None:
+        return []
+    return bundled_pairs("test") if data == BUNDLED else find_pairs(data, scale, "test")
 
 
 def need(path: Path, what: str, command: str) -> Path:

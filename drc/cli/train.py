@@ -40,7 +40,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Train a network with the dual regression loss, from scratch or from weights.
+    """Train a network with the dual regression loss.
+
+    From scratch, or from weights.
 
     Runs in one process, or in several under `torchrun --nproc-per-node N -m -- drc train`.
 

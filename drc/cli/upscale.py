@@ -67,7 +67,9 @@ def command(
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
-    """Enlarge images with a network, by default that of the newest run.
+    """Enlarge images, folders or videos with a network.
+
+    By default with that of the newest run.
 
     Example: drc upscale photos enlarged --model drn_s
     """
@@ -86,30 +88,30 @@ def command(
     video = Film.plan(source, out, naming, resume, overwrite) if film else None
     jobs = [] if video else plan_jobs(source, out, naming, resume, overwrite)
     outcome, display = Outcome(len(jobs)), Display(quiet)
+    told: dict[str, Any] = {
+        "tell": display.log, "warn": lambda text: _warn(display, text), "progress": display,
+    }  # fmt: skip
     try:
         with open_upscaler(
             model, weights, scale, run, device=device or "auto", amp=amp, progress=display
         ) as upscaler:
             enlarger = Enlarger(upscaler, chosen, overlap, self_ensemble, display.log)
             if video is not None:
-                enlarge_video(video, enlarger, outcome, quality, display.log, display)
+                enlarge_video(video, enlarger, outcome, quality, **told)
             else:
                 if len(jobs) == 1:
                     enlarger.on_pass = lambda done, total: display("passes", done, total, {})
-                enlarge_images(
-                    jobs, enlarger, outcome,
-                    quality=quality, goes_on=resume, tell=display.log,
-                    warn=lambda text: _warn(display, text), progress=display,
-                )  # fmt: skip
+                enlarge_images(jobs, enlarger, outcome, quality=quality, goes_on=resume, **told)
     except KeyboardInterrupt:
         raise Interrupted(_how_to_go_on(outcome)) from None
     finally:
         display.close()
     _print_outcome({"output": out, **_facts(outcome, enlarger)}, as_json)
     if outcome.failed:
+        rest = "the others are there" if outcome.done else "nothing is written"
         raise DataError(
             f"{len(outcome.failed)} of {outcome.total} {outcome.unit} could not be used, as said "
-            "above; the others are written"
+            f"above; {rest}"
         )
 
 

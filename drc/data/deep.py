@@ -1,4 +1,4 @@
-"""16-bit colour, which Pillow decodes to its high bytes alone, and writes not at all."""
+"""More than 8 bits, of which Pillow decodes but the high ones in colour, and writes none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +15,98 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from drc.data.levels import Levels, with_transparent
 from drc.errors import DataError
 
-Levels = npt.NDArray[np.unsignedinteger[Any]]
-"""8 or 16 bits, full range."""
-
+_WHITE16 = 65535
+_WHITE12 = 4095
+_PHOTOMETRIC, _BITS, _PLANES = 262, 258, 284  # tags of TIFF files
 _SWAPPED = {"B": "L", "L": "B", "N": "B" if np.little_endian else "L"}
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
 _PNG_SUB = 1
 _INCH = 0.0254
+_HEAD = 1 << 16  # bytes that hold the headers of an image
+_MARKS = {"JPEG2000": (b"\xff\x4f\xff\x51", 42), "AVIF": (b"pixi", 9), "SGI": (b"\x01\xda", 3)}
+"""Where files of a format have their bits: a mark, and how far behind its first byte."""
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """`Image.open`, without its warning of images of up to twice the pixels that it doubts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    """`Image.open`, without warnings: of damaged EXIF data, or of twice the pixels it likes."""
+    with no_warnings():
         return Image.open(path)
 
 
-def read_colour16(path: Path | str, image: Image.Image) -> Levels | None:
-    """The 16-bit values of an image file that Pillow opened and has not decoded yet.
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Within the block Pillow warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
-    Decoding in swapped byte order gives the low bytes that Pillow drops.
+
+def read_deep(path: Path | str, image: Image.Image) -> Levels | None:
+    """The 16-bit values of an image file that Pillow opened and has not decoded yet.
 
     Args:
         path: the file, which is opened once more.
         image: what `Image.open` gave for it.
 
     Returns:
-        `(H, W, C)`: grey and alpha, RGB, or RGBA; None for files that hold something else.
+        `(H, W, C)`: grey, RGB, or one of them with alpha, which a colour that the file declares
+        transparent becomes; None for files that hold something else.
+
+    Raises:
+        DataError: integers that 16 bits do not hold, or a truncated file.
     """
-    raw, _, order = _raw_mode(image).partition(";16")
+    if image.mode.startswith("I"):
+        return read_grey16(path, image)
+    levels = _read_ppm16(path, image) if image.format == "PPM" else _read_colour16(path, image)
+    return None if levels is None else _with_alpha(levels, image)
+
+
+def read_grey16(path: Path | str, image: Image.Image) -> Levels:
+    """The values of a grey image of more than 8 bits, `(H, W, 1)`, or 2 with alpha.
+
+    Raises:
+        DataError: there are some that 16 bits do not hold.
+    """
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > _WHITE16:
+        raise DataError(f"{path}: its values exceed 16 bits; save it as an 8 or 16-bit image")
+    values = values[..., None].astype(np.uint16)
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_BITS) == (12,):
+        values = _stretched(values, _WHITE12)
+    if tags.get(_PHOTOMETRIC) == 0:  # Pillow inverts 8 bits alone
+        values = _WHITE16 - values
+    return _with_alpha(values, image)
+
+
+def bits_not_read(path: Path | str, image: Image.Image) -> int | None:
+    """The bits of the file's values, where they are more than the 8 that Pillow decodes."""
+    if image.format in _MARKS:
+        mark, behind = _MARKS[image.format]
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD)
+        place = head.find(mark) + behind
+        found = head[place] if mark in head and place < len(head) else 0
+        bits = {"JPEG2000": (found & 127) + 1, "SGI": 8 * found}.get(image.format, found)
+    elif image.format == "PPM":
+        bits = max((part for part in _arguments(image) if isinstance(part, int)), default=0)
+        bits = bits.bit_length()
+    else:
+        bits = max(getattr(image, "tag_v2", {}).get(_BITS, (8,)))
+    return bits if bits > 8 else None
+
+
+def _read_colour16(path: Path | str, image: Image.Image) -> Levels | None:
+    """Colour of 16 bits: decoding in swapped byte order gives the low bytes that Pillow drops."""
+    raw, _, order = raw_mode(image).partition(";16")
     if raw == "LA" and image.mode == "RGBA":  # four bytes a pixel: as they are
         _decode_as(image, "RGBA")
         return np.ascontiguousarray(image).view(">u2").astype(np.uint16)
-    if raw not in ("RGB", "RGBA") or raw != image.mode or order not in _SWAPPED:
+    planes = getattr(image, "tag_v2", {}).get(_PLANES) == 2  # which ignore the mode
+    if raw not in ("RGB", "RGBA") or raw != image.mode or order not in _SWAPPED or planes:
         return None
     high = np.asarray(image).astype(np.uint16)
     with open_image(path) as again:
@@ -55,32 +114,29 @@ def read_colour16(path: Path | str, image: Image.Image) -> Levels | None:
         return high * 256 + np.asarray(again)
 
 
-def read_tiff(path: Path | str) -> Levels:
-    """The first page of a TIFF file of a kind that Pillow does not know, such as 16-bit grey alpha.
+def _read_ppm16(path: Path | str, image: Any) -> Levels | None:
+    """Colour of a binary PPM file whose white is more than 255."""
+    kind, _, offset, (_, *most) = image.tile[0] if image.mode == "RGB" else ("", 0, 0, ("",))
+    if kind != "ppm" or most[0] < 256:
+        return None
+    shape = (image.height, image.width, 3)
+    values = np.fromfile(path, ">u2", int(np.prod(shape)), offset=offset)
+    if values.size < np.prod(shape):
+        raise DataError(f"{path}: unreadable image (truncated); replace or remove it")
+    return _stretched(values.reshape(shape), most[0])
 
-    Returns:
-        `(H, W, C)`, uint8 or uint16, of 1 to 4 channels.
 
-    Raises:
-        DataError: not a TIFF file, or of a compression or kind that is not read.
-    """
-    import tifffile  # rarely needed
+def _stretched(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.uint16]:
+    """Values of another white in 16 bits."""
+    wide = np.minimum(values.astype(np.uint32), white)
+    return ((wide * _WHITE16 + white // 2) // white).astype(np.uint16)
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            levels = page.asarray()
-            planes = page.planarconfig == 2 and levels.ndim == 3
-    # What tifffile raises for files of all sorts is not told by it.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
-    levels = np.moveaxis(levels, 0, -1) if planes else levels
-    levels = levels[..., None] if levels.ndim == 2 else levels
-    known = levels.dtype in (np.uint8, np.uint16) and levels.ndim == 3 and levels.shape[2] <= 4
-    if not known or int(page.photometric) not in (1, 2):
-        raise DataError(f"{path}: a TIFF image of an unknown kind; save it as PNG")
-    return levels
+
+def _with_alpha(levels: Levels, image: Image.Image) -> Levels:
+    transparent = image.info.get("transparency")
+    if transparent is None or levels.shape[2] not in (1, 3):
+        return levels
+    return with_transparent(levels, transparent)
 
 
 def encode_png16(
@@ -129,13 +185,20 @@ def encode_tiff16(
     return file.getvalue()
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """How the file holds its pixels, in Pillow's words, such as `RGB;16B`."""
+def raw_mode(image: Image.Image) -> str:
+    """How the file of an image that is not decoded yet holds its pixels, in Pillow's words.
+
+    Such as `RGB;16B`.
+    """
+    first = next(iter(_arguments(image)), "")
+    return str(first)
+
+
+def _arguments(image: Image.Image) -> tuple[Any, ...]:
+    """What Pillow's decoder is told."""
     tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    args = tiles[0].args
-    return str(args[0] if isinstance(args, tuple) and args else args)
+    args = tiles[0].args if tiles else ()
+    return args if isinstance(args, tuple) else (args,)
 
 
 def _decode_as(image: Any, mode: str) -> None:
@@ -162,5 +225,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 __all__ = [
-    "Levels", "encode_png16", "encode_tiff16", "open_image", "read_colour16", "read_tiff",
+    "bits_not_read", "encode_png16", "encode_tiff16", "no_warnings", "open_image", "raw_mode",
+    "read_deep", "read_grey16",
 ]  # fmt: skip

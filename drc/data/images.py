@@ -15,22 +15,20 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from drc.artifacts.atomic import atomic_write
-from drc.data.deep import open_image, read_colour16
+from drc.data.deep import no_warnings, open_image, read_deep
+from drc.data.levels import to_8bit
+from drc.data.tiff import is_tiff, read_tiff, tiff_size
 from drc.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File name endings (in lower case) that count as images when a folder is listed."""
-
-_WHITE16 = 65535
-_PHOTOMETRIC = 262  # the tag of TIFF files that tells whether 0 is black
-_PER_LEVEL = 257  # 65535 / 255: 16-bit values per 8-bit level
 
 
 class Picture:
     """A decoded image file. Windows of it come without the cost of converting the rest.
 
     Grey becomes RGB with equal channels, palettes are looked up, alpha is dropped, and 16-bit
-    values are divided by 257 and rounded. EXIF orientation is not applied.
+    values are divided by 257 and rounded. EXIF orientation is applied in TIFF files alone.
 
     Attributes:
         height, width: in pixels.
@@ -79,8 +77,25 @@ def image_size(path: Path | str) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or not an image.
     """
+    size = tiff_size(path)
+    if size is not None:
+        return size
     with opened(path) as image:
         return image.height, image.width
+
+
+def intact_size(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image file that is whole: PNG by its checksums, others by decoding.
+
+    Raises:
+        DataError: as `Picture`.
+    """
+    if Path(path).suffix.lower() == ".png":
+        with opened(path) as image:
+            image.verify()
+            return image.height, image.width
+    picture = Picture(path)
+    return picture.height, picture.width
 
 
 def write_image(path: Path | str, image: Tensor) -> None:
@@ -114,12 +129,13 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 def _decode(path: Path | str) -> Image.Image | Tensor:
+    scan = read_tiff(path)
+    if scan is not None:
+        return _to_tensor(_rgb(to_8bit(scan.levels)))
     with opened(path) as image:
-        deep = read_colour16(path, image)
+        deep = read_deep(path, image)
         if deep is not None:
-            return _to_tensor(_rgb(_to_8bit(deep)))
-        if image.mode.startswith("I"):
-            return _to_tensor(_rgb(_to_8bit(read_grey16(path, image))))
+            return _to_tensor(_rgb(to_8bit(deep)))
         if image.mode == "F":
             raise DataError(f"{path}: floating-point images have no known white; save it as PNG")
         image.load()
@@ -134,31 +150,22 @@ def _to_tensor(levels: npt.NDArray[np.uint8]) -> Tensor:
 def opened(path: Path | str) -> Iterator[Image.Image]:
     """Open a file and turn what Pillow raises, then or while decoding, into a `DataError`."""
     try:
-        with open_image(path) as image:
+        with no_warnings(), open_image(path) as image:
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image, or its header is damaged") from None
+        what = "not an image, or its header is damaged"
+        if is_tiff(path):
+            what = "a TIFF image of a kind that is not read, or damaged; save it as PNG"
+        raise DataError(f"{path}: {what}") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: the image is too large to read; split it into tiles") from None
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+    except (
+        OSError, EOFError, RuntimeError, SyntaxError, ValueError, struct.error, zlib.error,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
-
-
-def read_grey16(path: Path | str, image: Image.Image) -> npt.NDArray[np.uint16]:
-    """The values of a grey image of more than 8 bits, `(H, W, 1)`.
-
-    Raises:
-        DataError: there are some that 16 bits do not hold.
-    """
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > _WHITE16:
-        raise DataError(f"{path}: its values exceed 16 bits; save it as an 8 or 16-bit image")
-    values = values[..., None].astype(np.uint16)
-    is_white_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    return _WHITE16 - values if is_white_zero else values  # Pillow inverts 8 bits alone
 
 
 def _rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -166,11 +173,7 @@ def _rgb(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return levels[..., :3] if levels.shape[2] > 2 else np.repeat(levels[..., :1], 3, axis=2)
 
 
-def _to_8bit(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    return ((values.astype(np.uint32) + _PER_LEVEL // 2) // _PER_LEVEL).astype(np.uint8)
-
-
 __all__ = [
-    "SUFFIXES", "Picture", "image_size", "opened", "read_grey16", "read_image", "to_uint8",
+    "SUFFIXES", "Picture", "image_size", "intact_size", "opened", "read_image", "to_uint8",
     "to_unit", "write_image",
 ]  # fmt: skip

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from drc.data.deep import Levels, read_colour16, read_tiff
-from drc.data.images import opened, read_grey16
+from drc.data.deep import bits_not_read, no_warnings, open_image, raw_mode, read_deep, read_grey16
+from drc.data.images import opened
+from drc.data.levels import Levels, to_8bit, upright
+from drc.data.tiff import read_tiff
 from drc.errors import DataError
 
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La")
 _RGB = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "YCbCr")
-_TIFF = (".tif", ".tiff")
+_OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # others have previews or layers
+_LEVELS_APART = {"L;2": 85, "L;4": 17}  # raw mode -> 255 / the largest value in the file
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +33,16 @@ class Photo:
         alpha: `(H, W, 1)` of the same type, or None.
         icc: colour profile.
         dpi: pixels per inch, across and down.
+        file_bits: of the file's values, where they are more than could be read; else None.
+        frames: frames or pages in the file, of which this is the first.
     """
 
     levels: Levels
     alpha: Levels | None = None
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    file_bits: int | None = None
+    frames: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,8 +64,8 @@ class Photo:
         """The same with levels of 8 bits, rounded."""
         if self.white == 255:
             return self
-        alpha = None if self.alpha is None else _to_8bit(self.alpha)
-        return replace(self, levels=_to_8bit(self.levels), alpha=alpha)
+        alpha = None if self.alpha is None else to_8bit(self.alpha)
+        return replace(self, levels=to_8bit(self.levels), alpha=alpha)
 
     def to_pil(self) -> Image.Image:
         """An image of Pillow's, 8-bit: L, LA, RGB or RGBA."""
@@ -76,15 +83,19 @@ def read_photo(path: Path | str) -> Photo:
         DataError: the file is missing, truncated, too large, not an image, or has floating-point
             values.
     """
-    try:
-        with opened(path) as image:
-            deep = read_colour16(path, image)
-            return photo_of(image, str(path)) if deep is None else _photo(deep, image)
-    except DataError as error:
-        unknown = isinstance(error.__context__, UnidentifiedImageError)
-        if unknown and Path(path).suffix.lower() in _TIFF:
-            return _split(read_tiff(path))
-        raise
+    scan = read_tiff(path)
+    if scan is not None:
+        dpi = _dpi({"dpi": scan.dpi})
+        return replace(_split(scan.levels), icc=scan.icc, dpi=dpi, frames=scan.pages)
+    with opened(path) as image:
+        deep = read_deep(path, image)
+        if deep is not None:
+            return replace(_photo(deep, image), frames=_frames(path))
+        bits = bits_not_read(path, image)
+        step = _LEVELS_APART.get(raw_mode(image), 1)
+        if step > 1 and "transparency" in image.info:  # which Pillow compares with levels
+            image.info["transparency"] *= step
+        return replace(photo_of(image, str(path)), file_bits=bits, frames=_frames(path))
 
 
 def photo_of(image: Image.Image, name: str = "image") -> Photo:
@@ -107,11 +118,19 @@ def photo_of(image: Image.Image, name: str = "image") -> Photo:
     return photo if keeps_profile else replace(photo, icc=None)
 
 
+def _frames(path: Path | str) -> int:
+    """How many frames or pages a file has whose first is known to be readable."""
+    # Later ones may be damaged, of which Pillow tells in many ways.
+    with suppress(Exception), no_warnings(), open_image(path) as image:
+        return int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1
+    return 1
+
+
 def _photo(levels: Levels, image: Image.Image) -> Photo:
     """Turn decoded levels upright, and add what `image`, which is loaded, says of them."""
     turn = image.getexif().get(_ORIENTATION, 1)  # of TIFF files Pillow has applied and removed it
     icc = image.info.get("icc_profile")
-    return replace(_split(_upright(levels, turn)), icc=icc or None, dpi=_dpi(image.info))
+    return replace(_split(upright(levels, turn)), icc=icc or None, dpi=_dpi(image.info))
 
 
 def _split(levels: Levels) -> Photo:
@@ -120,27 +139,12 @@ def _split(levels: Levels) -> Photo:
     return Photo(colour, np.ascontiguousarray(levels[..., -1:]) if has_alpha else None)
 
 
-def _upright(levels: Levels, orientation: Any) -> Levels:
-    """Apply an EXIF orientation, 1 to 8, to `(H, W, C)`."""
-    if orientation in (5, 6, 7, 8):
-        levels = levels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        levels = levels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        levels = levels[::-1]
-    return levels
-
-
 def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     try:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
-
-
-def _to_8bit(levels: Levels) -> npt.NDArray[np.uint8]:
-    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 __all__ = ["Levels", "Photo", "photo_of", "read_photo"]

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,8 @@ class Timing:
         network: its name.
         median_ms: of one pass; None where it failed.
         speedup: the first network's median over this one's, both of this mode and size.
-        peak_mib: memory that the tensors of a pass take at the same time; None in modes of others
-            than torch.
+        peak_mib: memory that a pass takes at most beyond the weights; None where nobody tells.
+            Of torch's modes the tensors of the pass, of others what the system sees.
         failure: why there is no time, in one line.
     """
 
@@ -63,6 +63,29 @@ class Timing:
     failure: str | None = None
 
 
+class Backend(Protocol):
+    """A way to run networks."""
+
+    def prepare(self, network: nn.Module, image: Tensor) -> Pass:
+        """One pass of a network on `image`, `(1, C, h, w)`, to be called without gradients."""
+
+    def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
+        """The memory of `forward`, which `prepare` made of the others and which is warm."""
+
+
+@dataclass(frozen=True)
+class TorchMode:
+    """A key of `MODES` as a backend."""
+
+    mode: str
+
+    def prepare(self, network: nn.Module, image: Tensor) -> Pass:
+        return prepared(network, self.mode, image)
+
+    def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
+        return peak_mib(forward, image.device)
+
+
 def bench(
     networks: Mapping[str, nn.Module],
     sizes: Sequence[tuple[int, int]] = SIZES,
@@ -70,7 +93,7 @@ def bench(
     *,
     runs: int = 5,
     device: str | torch.device = "auto",
-    others: Mapping[str, Callable[..., Pass]] | None = None,
+    others: Mapping[str, Backend] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[Timing]]:
     """Time networks side by side; one list, in the order of `networks`, per size and mode.
@@ -85,7 +108,7 @@ def bench(
         modes: keys of `MODES`, and of `others`.
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
-        others: further modes: what makes a pass of a network and `image=`, `(1, C, h, w)`.
+        others: further modes, by name.
         progress: told about every round.
 
     Raises:
@@ -93,18 +116,15 @@ def bench(
         ModelError: the number of a network's image channels cannot be found out.
     """
     place = resolve_device(device)
-    makers: dict[str, Callable[..., Pass]] = {
-        **{mode: partial(prepared, mode=mode) for mode in MODES},
-        **(others or {}),
-    }
+    known: dict[str, Backend] = {**{mode: TorchMode(mode) for mode in MODES}, **(others or {})}
     for mode in modes:
-        if mode not in makers:
-            raise UsageError(unknown_name("mode", mode, makers))
+        if mode not in known:
+            raise UsageError(unknown_name("mode", mode, known))
     if runs < 1 or any(side < 1 for size in sizes for side in size):
         raise UsageError("a benchmark needs at least 1 run and LR images of at least 1x1")
     channels = {name: get_traits(network).channels for name, network in networks.items()}
     return (
-        _side_by_side(networks, channels, size, mode, makers[mode], runs, place, progress)
+        _side_by_side(networks, channels, size, mode, known[mode], runs, place, progress)
         for size, mode in itertools.product(sizes, modes)
     )
 
@@ -114,7 +134,7 @@ def _side_by_side(
     channels: Mapping[str, int],
     size: tuple[int, int],
     mode: str,
-    maker: Callable[..., Pass],
+    backend: Backend,
     runs: int,
     device: torch.device,
     progress: Progress | None,
@@ -132,9 +152,9 @@ def _side_by_side(
                 progress(f"{what}, warm-up", number + 1, len(networks), {})
             try:
                 image = torch.rand(1, channels[name], *size, device=device)
-                passes[name] = maker(network, image=image)
+                passes[name] = backend.prepare(network, image)
                 warm_up(passes[name], device)
-                peaks[name] = peak_mib(passes[name], device) if mode in MODES else None
+                peaks[name] = backend.peak_mib(network, image, passes[name])
             except Exception as error:  # a foreign forward or a missing compiler raises anything
                 passes.pop(name, None)
                 failures[name] = _in_one_line(error)
@@ -197,4 +217,4 @@ def _in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
-__all__ = ["MODES", "SIZES", "Timing", "bench", "prepared"]
+__all__ = ["MODES", "SIZES", "Backend", "Timing", "TorchMode", "bench", "prepared"]

@@ -24,7 +24,7 @@ class Made:
         way: its exporter.
         runtime: in which it is open.
         checks: how near it is to the network.
-        least: the smallest LR side it takes; 1 where it is for one size.
+        least: the smallest LR side it takes; 1 where the request does not ask for it.
     """
 
     path: Path
@@ -54,7 +54,7 @@ def make(
     reasons: list[str] = []
     written: list[Check] | None = None
     least = 1
-    if request.is_dynamic:
+    if request.tells_least:
         least = smallest_of_network(request.network, request.example, request.multiple)
     for way in kind.ways:
         try:
@@ -79,10 +79,10 @@ def _attempt(
     """
     tolerance = TOLERANCES[request.precision]
     made = _write(kind, request, way, images, path, least)
-    if not request.is_dynamic or not all(found.passes(tolerance) for found in made.checks):
+    if not request.tells_least or not all(found.passes(tolerance) for found in made.checks):
         return made
     found = smallest_of_file(
-        request.network, made.runtime, request.example, request.multiple, tolerance
+        request.network, made.runtime, request.example, request.multiple, tolerance, least
     )
     return made if found == least else _write(kind, request, way, images, path, found)
 
@@ -90,7 +90,7 @@ def _attempt(
 def _write(
     kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
 ) -> Made:
-    facts = {**request.facts, "lr_least": str(least)} if request.is_dynamic else request.facts
+    facts = {**request.facts, "lr_least": str(least)} if request.tells_least else request.facts
     kind.write(replace(request, facts=facts), way, path)
     runtime = kind.load(path, torch.get_num_threads())
     return Made(path, way, runtime, check(request.network, runtime, images), least)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from drc.errors import DrcError
 from drc.evaluation.latency import Pass
 from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
+from drc.exporters.memory import peak_mib
 from drc.exporters.result import Exported
 from drc.exporters.run import export
 
 
 @dataclass
-class Backend:
+class FileBackend:
     """A runtime and a precision: makes passes of networks, by files written when they are needed.
 
     Attributes:
@@ -34,9 +35,13 @@ class Backend:
     folder: Path
     _opened: dict[int, tuple[Exported, Runtime] | DrcError] = field(default_factory=dict)
 
-    def __call__(self, network: nn.Module, image: Tensor) -> Pass:
+    def prepare(self, network: nn.Module, image: Tensor) -> Pass:
         """One pass on an LR image `(1, C, h, w)` in 0..1, on the CPU. Raises DrcError."""
         return partial(self._open(network)[1], image.cpu().numpy())
+
+    def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
+        """The memory of such a pass, which a process of its own runs once; see `memory`."""
+        return peak_mib(self.kind.name, self._open(network)[0].path, tuple(image.shape))
 
     def exported(self, network: nn.Module) -> Exported:
         """What the network's file is. Raises DrcError if there is none."""
@@ -69,7 +74,7 @@ class Backend:
 
 
 @contextmanager
-def backends(names: Sequence[str]) -> Iterator[dict[str, Backend]]:
+def backends(names: Sequence[str]) -> Iterator[dict[str, FileBackend]]:
     """Within the block, what prepares passes in every runtime, by the mode's name.
 
     Modes are called after the format, and after the precision where that is not float32: `onnx`,
@@ -85,7 +90,7 @@ def backends(names: Sequence[str]) -> Iterator[dict[str, Backend]]:
     """
     with tempfile.TemporaryDirectory(prefix="drc-bench-") as folder:
         known = {
-            name if precision == FLOAT else f"{name}_{precision}": Backend(
+            name if precision == FLOAT else f"{name}_{precision}": FileBackend(
                 get_format(name), precision, Path(folder)
             )
             for name in list_formats()
@@ -97,4 +102,4 @@ def backends(names: Sequence[str]) -> Iterator[dict[str, Backend]]:
         yield known
 
 
-__all__ = ["Backend", "backends"]
+__all__ = ["FileBackend", "backends"]

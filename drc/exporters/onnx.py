@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -58,6 +59,8 @@ class Onnx(Format):
 
     def write(self, request: Request, way: str, path: Path) -> None:
         _export(request, way, path)
+        if request.float32 is not None:
+            shutil.copyfile(path, request.float32)
         if request.precision == HALF:
             from drc.exporters.precision import to_half
 

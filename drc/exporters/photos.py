@@ -14,16 +14,9 @@ from drc.data.colour import luma
 from drc.data.folders import find_pairs, load_pair
 from drc.data.images import read_image, to_unit
 from drc.errors import ModelError
+from drc.evaluation.sides import SIZES, Size, smallest_multiple
 from drc.exporters.base import Image, first_line
 from drc.exporters.wrapper import UnitNetwork
-
-Size = tuple[int, int]
-
-_SIZES: tuple[Size, ...] = ((29, 43), (40, 70), (72, 48))
-"""Heights and widths of the LR images a file is checked on. None fits windows: networks that pad
-then do so while they are traced, as they must in the file."""
-
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 _CALIBRATION_SIDE, _CALIBRATION_CROPS = 64, 32
 
@@ -40,22 +33,15 @@ def check_images(network: UnitNetwork, lr_size: Size | None) -> tuple[list[Tenso
     Raises:
         ModelError: the network does not run on such images.
     """
-    if lr_size is not None:
-        images = _crops(network, [lr_size] * len(_SIZES))
-        _run(network, images)
-        return images, 1
-    failure: Exception | None = None
-    for multiple in _MULTIPLES:
-        sizes = [(_up(h, multiple), _up(w, multiple)) for h, w in _SIZES]
+
+    def run_on(sizes: Sequence[Size]) -> list[Tensor]:
         images = _crops(network, sizes)
-        try:
-            _run(network, images)
-        except ModelError as error:
-            failure = failure or error
-            continue
-        return images, multiple
-    assert failure is not None
-    raise failure
+        _run(network, images)
+        return images
+
+    if lr_size is not None:
+        return run_on([lr_size] * len(SIZES)), 1
+    return smallest_multiple(run_on)
 
 
 def calibration_images(
@@ -130,10 +116,6 @@ def _fitted(image: Tensor, channels: int, size: Size) -> Tensor:
 
 def _cut(image: Tensor, top: int, left: int, size: Size) -> Tensor:
     return image[:, :, top : top + size[0], left : left + size[1]].contiguous()
-
-
-def _up(side: int, multiple: int) -> int:
-    return -(-side // multiple) * multiple
 
 
 __all__ = ["calibration_images", "check_images"]

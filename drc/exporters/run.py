@@ -15,7 +15,7 @@ from drc import __version__
 from drc.errors import ExportError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
 from drc.exporters.attempt import Made, make, move
-from drc.exporters.base import FLOAT, INT8, Format, Request, Runtime, get_format
+from drc.exporters.base import FLOAT, INT8, ConversionError, Format, Request, Runtime, get_format
 from drc.exporters.onnx import OPSETS
 from drc.exporters.parity import TOLERANCES
 from drc.exporters.photos import calibration_images, check_images
@@ -91,6 +91,8 @@ def export(
     with _workplace(target.parent) as folder:
         request = _request(network, images, lr_size, precision, opset, data, multiple)
         _tell(progress, f"{to} {precision}")
+        if runs and precision != FLOAT:
+            request = replace(request, float32=folder / f"float32{kind.suffixes[0]}")
         made = make(kind, request, images, folder / target.name, target)
         other = None
         if dense is not None and (runs or kept is not None):
@@ -108,7 +110,7 @@ def export(
                 network.traits.channels,
                 _timed_size(lr_size, multiple),
                 dense=other.runtime if other is not None else None,
-                float32=_in_float32(kind, request, made, folder),
+                float32=_in_float32(kind, request, made, notes),
                 runs=runs,
                 name=f"latency in {to}",
                 progress=progress,
@@ -210,19 +212,27 @@ def _make_dense(
 ) -> Made:
     """The dense network in the same way; where nobody keeps it, no rejected file either."""
     network = UnitNetwork(dense)
-    like = replace(request, network=network, facts={**request.facts, "model": network.name})
+    like = replace(
+        request, network=network, facts={**request.facts, "model": network.name},
+        float32=None, is_kept=target is not None,
+    )  # fmt: skip
     path = folder / f"dense{kind.suffixes[0]}"
     return make(kind, like, images, path, path if target is None else target)
 
 
-def _in_float32(kind: Format, request: Request, made: Made, folder: Path) -> Runtime | None:
+def _in_float32(kind: Format, request: Request, made: Made, notes: list[str]) -> Runtime | None:
     """The network's float32 file beside one of lower precision, to be timed with it."""
-    if request.precision == FLOAT:
+    path = request.float32
+    if path is None:
         return None
-    plain = replace(request, precision=FLOAT, calibration=())
-    path = folder / f"float32{kind.suffixes[0]}"
-    kind.write(plain, made.way, path)  # as it was before it was made smaller
-    return kind.load(path, torch.get_num_threads())
+    try:
+        if not path.is_file():
+            plain = replace(request, precision=FLOAT, calibration=(), float32=None)
+            kind.write(plain, made.way, path)
+        return kind.load(path, torch.get_num_threads())
+    except ConversionError as error:
+        notes.append(f"the float32 file is not timed: {error}")
+        return None
 
 
 def _timed_size(lr_size: tuple[int, int] | None, multiple: int) -> tuple[int, int]:

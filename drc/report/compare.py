@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from drc.report.dense import dense_labels
 from drc.report.rows import MISSING, giga
 from drc.report.run_files import RunFiles
 from drc.report.schema import Report, Side
@@ -37,7 +39,7 @@ class Comparison:
     def to_json(self) -> str:
         """The reports, whole, with the names of the runs and the notes."""
         runs = [
-            {"name": run.name, "run": folder, "report": run.report.model_dump(mode="json")}
+            {"name": run.name, "run": folder, "report": json.loads(run.report.to_json())}
             for run, folder in zip(self.runs, self.folders, strict=True)
         ]
         content = {"schema_version": SCHEMA_VERSION, "runs": runs, "notes": self.notes}
@@ -48,22 +50,19 @@ def compare(runs: Sequence[RunFiles], folders: Sequence[str]) -> Comparison:
     """Name the runs apart, by their folders' names or else by the whole paths, and compare them."""
     often = Counter(run.name for run in runs)
     named = [
-        RunFiles(run.name if often[run.name] == 1 else folder, run.report, run.plan,
-                 run.front, run.curves, run.problems)
+        replace(run, name=run.name if often[run.name] == 1 else folder)
         for run, folder in zip(runs, folders, strict=True)
-    ]  # fmt: skip
+    ]
     return Comparison(named, list(folders), list(_unlike(named)))
 
 
 def table_rows(runs: Sequence[RunFiles]) -> Iterator[tuple[str, ...]]:
     """The cells below `HEADINGS`: every dense network once, then every run."""
-    seen = set()
-    for run in runs:
-        report = run.report
-        key = report.model, report.scale, report.weights, report.before.params
-        if key not in seen:
-            seen.add(key)
-            yield _cells(f"{report.model} x{report.scale}, dense", MISSING, report.before, None)
+    dense: dict[str, Side] = {}
+    for label, run in zip(dense_labels(runs), runs, strict=True):
+        dense.setdefault(label, run.report.before)
+    for label, side in dense.items():
+        yield _cells(label, MISSING, side, None)
     for run in runs:
         report, plan = run.report, run.report.plan
         plan_text = f"{plan.budget} {plan.ratio:.0%}, {plan.strategy}"
@@ -81,16 +80,18 @@ def _cells(name: str, plan: str, side: Side, dense: Side | None) -> tuple[str, .
             return ""
         return f" ({round(now, 2) - round(before, 2):+.2f})"
 
-    base = dense or Side(params=0, macs=0)
+    def of_dense(figure: str) -> Any:
+        return getattr(dense, figure, None)
+
     latency = side.latency_ms
     return (
         name,
         plan,
-        f"{side.params:,}{share(side.params, base.params)}",
-        f"{giga(side.macs)}{share(side.macs, base.macs)}",
-        MISSING if side.psnr is None else f"{side.psnr:.2f}{apart(side.psnr, base.psnr)}",
+        f"{side.params:,}{share(side.params, of_dense('params'))}",
+        f"{giga(side.macs)}{share(side.macs, of_dense('macs'))}",
+        MISSING if side.psnr is None else f"{side.psnr:.2f}{apart(side.psnr, of_dense('psnr'))}",
         MISSING if side.ssim is None else f"{side.ssim:.4f}",
-        MISSING if latency is None else f"{latency:,.1f}{share(latency, base.latency_ms)}",
+        MISSING if latency is None else f"{latency:,.1f}{share(latency, of_dense('latency_ms'))}",
     )
 
 
@@ -143,15 +144,10 @@ def print_comparison(found: Comparison, file: IO[str]) -> None:
     for place, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if place < 2 else "right")
     for row in table_rows(found.runs):
-        table.add_row(*map(_plain, row))
+        table.add_row(*map(Text, row))  # a name may look like rich's markup
     console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)
-
-
-def _plain(text: str) -> str:
-    """Keep brackets in names from being taken for rich's markup."""
-    return text.replace("[", "\\[")
 
 
 def comparison_markdown(found: Comparison) -> str:

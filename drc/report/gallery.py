@@ -25,9 +25,12 @@ MOST_PHOTOS = 8
 GAIN = 5
 """Errors are drawn this many times as large as they are."""
 
-_SIDE = 512  # pixels of the part that is shown of each of three images; more images, smaller parts
+# Pages stay below about 5 MB. Three images in nine forms, as a recovered network has them, are
+# shown by parts of 512 pixels with two close-ups; more of either by smaller parts, and fewer.
+_SIDE, _FORMS = 512, 9
 _CLOSE_UP = 64
 _CLOSE_UPS = 2
+_MANY_PICTURES, _MOST_PICTURES = 72, 120
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Layer:
     """One form of an image.
 
     Attributes:
-        name: what made it: `LR`, `bicubic`, `dense`, `pruned`, `recovered` or `HR`.
+        name: what made it: `LR`, `bicubic`, the name of a network, or `HR`.
         pixels: of the part shown, `(3, H, W)` uint8; for `LR` smaller by the scale.
         psnr: dB against HR, of the whole image; None for `LR`, `HR` and equal images.
         error: `(H, W)` float in 0..1, the absolute error to HR, mean over the colours; None for
@@ -58,8 +61,9 @@ class Photo:
         whole: height and width of the HR image.
         corner: top and left, in HR pixels, of the part that is shown.
         layers: its forms, LR first and HR last.
-        close_ups: top and left within that part, where the dense network and the last one differ
-            most, the largest difference first.
+        close_ups: top and left within that part, where the networks compared differ most, the
+            largest difference first.
+        compared: names of the networks by whose difference parts were chosen, two at least.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Photo:
     corner: tuple[int, int]
     layers: list[Layer]
     close_ups: list[tuple[int, int]]
+    compared: tuple[str, ...]
 
     @property
     def close_up_side(self) -> int:
@@ -100,17 +105,23 @@ def photograph(
     networks: Mapping[str, nn.Module],
     pairs: Sequence[ImagePair],
     *,
-    inference: Inference | None = None,
+    compared: Sequence[str] = (),
+    inference: Inference | Mapping[str, Inference] | None = None,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
 ) -> list[Photo]:
     """Send images through the networks, whole, and keep the parts to show.
 
+    The networks are taken from the mapping one after the other for each image, and none is held.
+
     Args:
-        networks: name -> network, two at least, the dense one first, the result last; none is
-            changed.
-        pairs: the images, at most `MOST_PHOTOS` of them.
-        inference: how images go through, as for measuring; None for whole and once.
+        networks: name -> network, two at least, of one scale and as many channels; none is changed,
+            and none is called as another form of an image is, such as `HR`.
+        pairs: the images, at most `most_photos` of them.
+        compared: the networks whose difference says which parts to show; empty for the first and
+            the last one.
+        inference: how images go through, as for measuring, all networks or each; None for whole
+            and once.
         device: where to run.
         progress: called after each image.
 
@@ -118,27 +129,64 @@ def photograph(
         DataError: an image cannot be used.
         UsageError: the device does not exist.
     """
-    place, way = resolve_device(device), inference or Inference()
-    side = int(_SIDE * min(1.0, math.sqrt(DEFAULT_PHOTOS / max(1, len(pairs)))))
+    names = list(networks)
+    run = _Runner(networks, inference or Inference(), resolve_device(device))
+    count, forms = max(1, len(pairs)), _forms(len(names))
+    few = min(1.0, DEFAULT_PHOTOS / count) * min(1.0, _FORMS / forms)
+    close_ups = _CLOSE_UPS if count * forms <= _MANY_PICTURES else 1
     photos = []
     for done, pair in enumerate(pairs, 1):
-        photos.append(_photo(networks, pair, way, place, side))
+        shown = tuple(compared) or (names[0], names[-1])
+        photos.append(_photo(run, pair, shown, int(_SIDE * math.sqrt(few)), close_ups))
         if progress is not None:
             progress("photos", done, len(pairs), {})
     return photos
 
 
+def most_photos(networks: int) -> int:
+    """How many images of that many networks a page can take; `MOST_PHOTOS` of up to 6."""
+    return max(1, min(MOST_PHOTOS, _MOST_PICTURES // _forms(networks)))
+
+
+def _forms(networks: int) -> int:
+    """LR, bicubic, HR, and of each network what it makes and the map of its errors."""
+    return 3 + 2 * networks
+
+
+@dataclass(frozen=True)
+class _Runner:
+    networks: Mapping[str, nn.Module]
+    inference: Inference | Mapping[str, Inference]
+    place: torch.device
+
+    def __call__(self, pair: ImagePair) -> tuple[int, Tensor, Tensor, dict[str, Tensor]]:
+        """Scale, LR, HR, and what bicubic enlargement and each network make of LR.
+
+        Images are `(C, H, W)`, 8 bits.
+        """
+        traits = get_traits(self.networks[next(iter(self.networks))])
+        lr, hr = load_pair(pair, traits.scale)
+        if traits.channels == 1:
+            lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
+        images = {"bicubic": to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])}
+        for name in self.networks:
+            images[name] = self._enlarged(name, lr)
+        return traits.scale, lr, hr, images
+
+    def _enlarged(self, name: str, lr: Tensor) -> Tensor:
+        network, ways = self.networks[name], self.inference
+        way, traits = ways if isinstance(ways, Inference) else ways[name], get_traits(network)
+        white = traits.value_range
+        with borrowed(network, self.place):
+            sr = way.run(network, to_unit(lr)[None].to(self.place) * white, traits.scale)
+            return to_uint8(sr[0] / white).cpu()
+
+
 def _photo(
-    networks: Mapping[str, nn.Module],
-    pair: ImagePair,
-    inference: Inference,
-    place: torch.device,
-    side: int,
+    run: _Runner, pair: ImagePair, compared: tuple[str, ...], side: int, close_ups: int
 ) -> Photo:
-    scale = get_traits(next(iter(networks.values()))).scale
-    lr, hr, images = _run(networks, pair, inference, place)
-    first, *_, last = (images[name].float() for name in networks)
-    apart = (first - last).abs().mean(0)
+    scale, lr, hr, images = run(pair)
+    apart = _apart([images[name] for name in compared])
     height, width = (min(side, length) // scale * scale for length in hr.shape[1:])
     top, left = (start // scale * scale for start in _largest(apart, height, width))
 
@@ -147,35 +195,26 @@ def _photo(
             slice(start // by, (start + length) // by)
             for start, length in ((top, height), (left, width))
         )
-        return image[..., rows, columns]
+        return image[..., rows, columns].clone()  # a view would keep the whole image in memory
 
     layers = [Layer("LR", _rgb(part(lr, scale)))]
     for name, image in images.items():
-        error = (image.float() - hr.float()).abs().mean(0) / 255
+        error = (part(image).float() - part(hr).float()).abs().mean(0) / 255
         psnr = psnr_y(image, hr, scale)
         finite = psnr if math.isfinite(psnr) else None
-        layers.append(Layer(name, _rgb(part(image)), finite, part(error)))
+        layers.append(Layer(name, _rgb(part(image)), finite, error))
     layers.append(Layer("HR", _rgb(part(hr))))
-    spots = _spots(part(apart), close_up_side(scale, height, width), scale)
+    spots = _spots(part(apart), close_up_side(scale, height, width), scale, close_ups)
     whole = hr.shape[1], hr.shape[2]
-    return Photo(pair.name, scale, whole, (top, left), layers, spots)
+    return Photo(pair.name, scale, whole, (top, left), layers, spots, compared)
 
 
-def _run(
-    networks: Mapping[str, nn.Module], pair: ImagePair, inference: Inference, place: torch.device
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """LR, HR, and what bicubic enlargement and each network make of LR; 8 bits, `(C, H, W)`."""
-    traits = get_traits(next(iter(networks.values())))
-    lr, hr = load_pair(pair, traits.scale)
-    if traits.channels == 1:
-        lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
-    images = {"bicubic": to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])}
-    for name, network in networks.items():
-        with borrowed(network, place):
-            white = get_traits(network).value_range
-            sr = inference.run(network, to_unit(lr)[None].to(place) * white, traits.scale)
-            images[name] = to_uint8(sr[0] / white).cpu()
-    return lr, hr, images
+def _apart(images: Sequence[Tensor]) -> Tensor:
+    """By how much `(C, H, W)` images differ at most, mean over the colours, `(H, W)`."""
+    low = high = images[0]
+    for image in images[1:]:
+        low, high = torch.minimum(low, image), torch.maximum(high, image)
+    return (high.float() - low.float()).mean(0)
 
 
 def close_up_side(scale: int, height: int, width: int) -> int:
@@ -183,11 +222,11 @@ def close_up_side(scale: int, height: int, width: int) -> int:
     return min(_CLOSE_UP, height, width) // scale * scale
 
 
-def _spots(apart: Tensor, side: int, step: int) -> list[tuple[int, int]]:
+def _spots(apart: Tensor, side: int, step: int, count: int) -> list[tuple[int, int]]:
     """Where squares of `side` lie, apart from each other, on which the images differ most."""
     rest = apart.clone()
     found: list[tuple[int, int]] = []
-    for _ in range(_CLOSE_UPS):
+    for _ in range(count):
         top, left = (start // step * step for start in _largest(rest, side, side))
         if found and rest[top : top + side, left : left + side].max() <= 0:
             break  # too small an image for another, or no difference elsewhere
@@ -240,6 +279,7 @@ __all__ = [
     "Photo",
     "choose",
     "error_map",
+    "most_photos",
     "photograph",
     "ramp_css",
 ]

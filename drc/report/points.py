@@ -1,4 +1,4 @@
-"""Quality against cost: the points that pages and plots draw."""
+"""What pages and plots draw: quality against cost, and how trainings went."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from drc.report.run_files import RunFiles
+from drc.report.dense import dense_labels
+from drc.report.run_files import Curve, RunFiles
 from drc.report.schema import Report
 
 Kind = Literal["dense", "pruned", "after", "plan", "chosen"]
@@ -20,6 +21,16 @@ class Point:
     kind: Kind
     x: float
     y: float
+
+
+KINDS: dict[Kind, str] = {
+    "dense": "dense",
+    "after": "recovered",
+    "pruned": "pruned, not recovered",
+    "chosen": "plan of this run",
+    "plan": "other plan",
+}
+"""What a key says of the marks."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,26 @@ class Scatter:
     points: list[Point]
 
 
+@dataclass(frozen=True)
+class Lines:
+    """One chart over training steps.
+
+    Attributes:
+        title: above it.
+        y_label: what is drawn.
+        series: name -> `(step, value)`, none empty.
+    """
+
+    title: str
+    y_label: str
+    series: dict[str, list[tuple[float, float]]]
+
+
 def quality_charts(runs: Sequence[RunFiles]) -> list[Scatter]:
     """PSNR against parameters, MACs and latency, for the measured networks of the runs.
 
-    A dense network that several runs share is drawn once. A chart without any point is left out.
+    A dense network that several runs share is drawn once, with the figures of the first; once per
+    device where its time was taken on several. A chart without any point is left out.
     """
     size = " x ".join(map(str, runs[0].report.lr_size))
     axes = {
@@ -49,27 +76,36 @@ def quality_charts(runs: Sequence[RunFiles]) -> list[Scatter]:
         "macs": ("PSNR and multiply-adds", f"MACs (G, LR {size})", 1e9),
         "latency_ms": ("PSNR and latency", f"latency (ms, LR {size})", 1.0),
     }
+    several = len(runs) > 1
     charts = []
     for name, (title, x_label, unit) in axes.items():
-        points = [point for run in runs for point in _networks(run, name, unit, len(runs) > 1)]
-        unique = list(dict.fromkeys(points))
-        if unique:
-            charts.append(Scatter(title, x_label, "PSNR (dB)", unique))
+        dense: dict[tuple[str, str], Point] = {}
+        points: list[Point] = []
+        for run, label in zip(runs, dense_labels(runs), strict=True):
+            before, psnr = getattr(run.report.before, name), run.report.before.psnr
+            if before is not None and psnr is not None:
+                point = Point(label if several else "dense", "dense", before / unit, psnr)
+                dense.setdefault((label, _timed_on(run.report) if unit == 1 else ""), point)
+            points += _compressed(run, name, unit, several)
+        if dense or points:
+            charts.append(Scatter(title, x_label, "PSNR (dB)", [*dense.values(), *points]))
     return charts
 
 
-def _networks(run: RunFiles, cost: str, unit: float, several: bool) -> Iterator[Point]:
+def _timed_on(report: Report) -> str:
+    return f"{report.latency} {report.machine}"
+
+
+def _compressed(run: RunFiles, cost: str, unit: float, several: bool) -> Iterator[Point]:
     report = run.report
-    before, after = getattr(report.before, cost), getattr(report.after, cost)
-    if before is not None and report.before.psnr is not None:
-        yield Point(f"{report.model}, dense", "dense", before / unit, report.before.psnr)
+    after = getattr(report.after, cost)
     if after is None:
         return
     if report.recovered and not several and report.pruned_only.psnr is not None:
         yield Point("pruned, not recovered", "pruned", after / unit, report.pruned_only.psnr)
     if report.after.psnr is not None:
         own = "recovered" if report.recovered else "pruned"
-        kind: Kind = "after" if report.recovered or several else "pruned"
+        kind: Kind = "after" if report.recovered else "pruned"
         yield Point(run.name if several else own, kind, after / unit, report.after.psnr)
 
 
@@ -83,10 +119,11 @@ def plan_front(run: RunFiles) -> Scatter | None:
     if len(plans) < 2:
         return None
     budget = plans[0].budget
+    used = run.plan.budget.ratio if run.plan else None
     points = [
         Point(
-            f"ratio {plan.budget.ratio:g}",
-            "chosen" if run.plan and plan.budget.ratio == run.plan.budget.ratio else "plan",
+            f"ratio {plan.budget.ratio:g}" + (" (this run)" if plan.budget.ratio == used else ""),
+            "chosen" if plan.budget.ratio == used else "plan",
             100 * plan.budget.predicted / plan.budget.before,
             plan.expected_loss or 0.0,
         )
@@ -94,7 +131,30 @@ def plan_front(run: RunFiles) -> Scatter | None:
     ]
     dense = Point("dense", "dense", 100.0, 0.0)
     label = f"{budget.unit if budget.kind != 'latency' else 'latency'} left (% of dense)"
-    return Scatter("Plans of the search", label, "expected loss", [*points, dense])
+    title = "Plans of the search, not measured"
+    return Scatter(title, label, "loss expected by the search", [*points, dense])
+
+
+_TERMS = ("loss", "primal", "distill", "features", "dual", "kernel")
+"""Of the lines of metrics.jsonl: the sum that is minimised, and its terms before weighting."""
+
+
+def training_charts(curve: Curve) -> list[Lines]:
+    """The terms of the loss that are not 0 all along, PSNR on held-out images, learning rate.
+
+    A chart without any number is left out.
+    """
+    terms = {name: curve.series(name) for name in _TERMS}
+    drawn = {name: line for name, line in terms.items() if any(value for _, value in line)}
+    charts = [Lines(f"losses, {curve.title}", "loss", drawn)]
+    for name, title, label in (
+        ("validation", "held-out images", "PSNR (dB)"),
+        ("lr", "learning rate", "rate"),
+    ):
+        line = curve.series(name)
+        series = {title: line} if line else {}
+        charts.append(Lines(f"{title}, {curve.title}", label, series))
+    return [chart for chart in charts if chart.series]
 
 
 def share(keep: int, of: int) -> int:
@@ -112,4 +172,15 @@ def kept_channels(report: Report) -> tuple[int, int]:
     return sum(keep for keep, _ in widths), sum(of for _, of in widths)
 
 
-__all__ = ["SHARES", "Point", "Scatter", "kept_channels", "plan_front", "quality_charts", "share"]
+__all__ = [
+    "KINDS",
+    "SHARES",
+    "Lines",
+    "Point",
+    "Scatter",
+    "kept_channels",
+    "plan_front",
+    "quality_charts",
+    "share",
+    "training_charts",
+]

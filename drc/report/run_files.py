@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from drc.artifacts.plan import Plan, check_version, first_problem
 from drc.artifacts.run_folder import RunFolder
 from drc.errors import RunError
 from drc.report.schema import SCHEMA_VERSION, Report
+
+_LARGEST = 1e100
+"""Of the values and steps that are drawn; beyond, the arithmetic of an axis overflows."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Curve:
     lines: list[dict[str, float]]
 
     def series(self, name: str) -> list[tuple[float, float]]:
-        """`(step, value)` wherever the file has a number of that name."""
+        """`(step, value)` wherever the file has a number of that name that can be drawn."""
         return [
             (line["step"], line[name])
             for line in self.lines
-            if name in line and math.isfinite(line[name])
+            if name in line and abs(line[name]) <= _LARGEST
         ]
 
 
@@ -49,6 +50,7 @@ class RunFiles:
         front: the plans of a search for several ratios, smallest ratio first.
         curves: of each round's recovery.
         problems: what is missing or unreadable, one sentence each.
+        checksum: `fingerprint` of the dense network; empty where no plan tells it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RunFiles:
     front: list[Plan] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    checksum: str = ""
 
 
 def read_report(run: RunFolder) -> Report:
@@ -67,7 +70,7 @@ def read_report(run: RunFolder) -> Report:
     """
     path = run.report_path
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = from_json(path.read_bytes())
     except FileNotFoundError:
         raise RunError(
             f"{run.path} holds no report ({path.name}); run `drc report --run {run.path}` first"
@@ -75,7 +78,7 @@ def read_report(run: RunFolder) -> Report:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise RunError(_damaged(run, "it is not JSON")) from error
+        raise RunError(_damaged(run, f"it is not JSON: {error}")) from error
     if not isinstance(content, dict):
         raise RunError(_damaged(run, "it is not an object"))
     check_version(content.get("schema_version"), SCHEMA_VERSION, path)
@@ -91,10 +94,13 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     plan = _plan(run.plan_path, problems)
     fronts = [_plan(path, problems) for path in sorted(run.front_path.glob("ratio_*.yaml"))]
     front = sorted((p for p in fronts if p is not None), key=lambda p: p.budget.ratio)
-    curves = list(_curves(run))
+    curves = list(_curves(run, problems))
     if report.recovered and not curves:
         problems.append(f"no training curves: {run.metrics_path.name} is missing or empty")
-    if plan is not None and not run.first_round.path.is_dir():
+    first = plan
+    if run.first_round.path.is_dir():
+        first = _plan(run.first_round.plan_path, problems)
+    elif plan is not None:
         now = {name: (width.keep, width.of) for name, width in plan.groups.items()}
         if now != report.plan.groups:
             problems.append(
@@ -103,7 +109,8 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     if run.finetuned_path.exists() != report.recovered:
         problems.append("the report was made without the recovery that the run has: measure again")
     name = run.path.resolve().name
-    return RunFiles(name, report, plan, front, curves, problems)
+    checksum = first.base_checksum if first is not None else ""
+    return RunFiles(name, report, plan, front, curves, problems, checksum)
 
 
 def _plan(path: Path, problems: list[str]) -> Plan | None:
@@ -114,28 +121,40 @@ def _plan(path: Path, problems: list[str]) -> Plan | None:
         return None
 
 
-def _curves(run: RunFolder) -> Iterator[Curve]:
+def _curves(run: RunFolder, problems: list[str]) -> Iterator[Curve]:
     two = run.first_round.path.is_dir()
     rounds = [("round 1", run.first_round), ("round 2", run)] if two else [("recovery", run)]
     for title, folder in rounds:
-        lines = list(_lines(folder.metrics_path))
+        lines = _lines(folder.metrics_path, problems)
         if lines:
             yield Curve(title, lines)
 
 
-def _lines(path: Path) -> Iterator[dict[str, float]]:
-    """The whole lines; a run that was killed may have left half a one."""
+def _lines(path: Path, problems: list[str]) -> list[dict[str, float]]:
+    """The whole lines; a run that was killed may have left half a one at the end."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in text.splitlines():
-        try:
-            content: Any = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict) and isinstance(content.get("step"), (int, float)):
-            yield {k: v for k, v in content.items() if isinstance(v, (int, float))}
+        texts = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"cannot read {path}: {error.strerror}")
+        return []
+    found = [_line(text) for text in texts]
+    damaged = sum(line is None for line in found[:-1])
+    if damaged:
+        problems.append(f"{path} is damaged: its curves lack {damaged} of {len(found)} lines")
+    return [line for line in found if line is not None]
+
+
+def _line(text: bytes) -> dict[str, float] | None:
+    try:
+        content = from_json(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    numbers = {k: v for k, v in content.items() if type(v) in (int, float)}
+    return numbers if 0 <= numbers.get("step", -1) <= _LARGEST else None
 
 
 def _damaged(run: RunFolder, why: str) -> str:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from drc.artifacts.plan import FrozenChannels
+from drc.artifacts.run_folder import is_seconds
 
 SCHEMA_VERSION = 1
+
+# What a figure can be. The bounds are far outside what is measured: they keep what a damaged file
+# holds from reaching a ratio, a logarithm or an axis.
+_Whole = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+_Count = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Psnr = Annotated[_Number, Field(ge=0, le=1000)]
+_Ssim = Annotated[_Number, Field(ge=-1.001, le=1.001)]  # rounding may take it a little past 1
+_Time = Annotated[_Number, Field(gt=0, le=1e12)]
+_Error = Annotated[_Number, Field(ge=0, le=1e12)]
+_Size = tuple[_Count, _Count]
 
 
 class _Part(BaseModel):
@@ -26,18 +38,18 @@ class Side(_Part):
         latency_ms: median of one forward pass at `Report.lr_size`.
     """
 
-    params: int
-    macs: int
-    psnr: float | None = None
-    ssim: float | None = None
-    latency_ms: float | None = None
+    params: _Count
+    macs: _Count
+    psnr: _Psnr | None = None
+    ssim: _Ssim | None = None
+    latency_ms: _Time | None = None
 
 
 class Quality(_Part):
     """PSNR (dB) and SSIM on the test images."""
 
-    psnr: float | None = None
-    ssim: float | None = None
+    psnr: _Psnr | None = None
+    ssim: _Ssim | None = None
 
 
 class KernelErrors(_Part):
@@ -46,9 +58,9 @@ class KernelErrors(_Part):
     Sums of absolute differences over the kernel, 0 to 2, means over the test images.
     """
 
-    before: float
-    pruned: float
-    after: float
+    before: _Error
+    pruned: _Error
+    after: _Error
 
 
 class Counters(_Part):
@@ -62,16 +74,16 @@ class Counters(_Part):
 
     params: str = "every element of every nn.Parameter"
     macs: str
-    thop_macs: tuple[int, int] | None = None
+    thop_macs: tuple[_Whole, _Whole] | None = None
 
 
 class LatencyConditions(_Part):
     """Under which `latency_ms` was taken: medians of interleaved, warm runs."""
 
-    runs: int
+    runs: _Count
     device: str
-    threads: int
-    batch: int = 1
+    threads: _Count
+    batch: _Count = 1
     dtype: str = "float32"
 
 
@@ -79,12 +91,12 @@ class ImageQuality(_Part):
     """One test image, before and after."""
 
     name: str
-    psnr_before: float | None = None
-    psnr_after: float | None = None
-    ssim_before: float | None = None
-    ssim_after: float | None = None
-    kernel_error_before: float | None = None
-    kernel_error_after: float | None = None
+    psnr_before: _Psnr | None = None
+    psnr_after: _Psnr | None = None
+    ssim_before: _Ssim | None = None
+    ssim_after: _Ssim | None = None
+    kernel_error_before: _Error | None = None
+    kernel_error_after: _Error | None = None
 
 
 class DataUsed(_Part):
@@ -113,12 +125,20 @@ class PlanSummary(_Part):
 
     strategy: str
     importance: str
-    budget: str
-    ratio: float
-    limit: int
-    predicted: int
-    groups: dict[str, tuple[int, int]]
+    budget: Literal["params", "macs", "latency"]
+    ratio: Annotated[_Number, Field(gt=0, lt=1)]
+    limit: _Whole
+    predicted: _Whole
+    groups: dict[str, _Size]
     frozen: list[FrozenChannels] = Field(default_factory=list)
+
+    @field_validator("groups")
+    @classmethod
+    def _fit(cls, groups: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        for name, (keep, of) in groups.items():
+            if keep > of:
+                raise ValueError(f"{name} keeps {keep} of {of} channels")
+        return groups
 
 
 class Report(_Part):
@@ -152,15 +172,15 @@ class Report(_Part):
     versions: dict[str, str]
     machine: str = ""
     model: str
-    scale: int
+    scale: _Count
     weights: str
     before: Side
     after: Side
     bicubic: Quality = Quality()
     pruned_only: Quality
     kernel_error: KernelErrors | None = None
-    recovered: bool
-    lr_size: tuple[int, int]
+    recovered: StrictBool
+    lr_size: _Size
     counters: Counters
     latency: LatencyConditions | None
     data: DataUsed
@@ -169,6 +189,14 @@ class Report(_Part):
     files: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
 
+    @field_validator("steps")
+    @classmethod
+    def _timed(cls, steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, facts in steps.items():
+            if "seconds" in facts and not is_seconds(facts["seconds"]):
+                raise ValueError(f"the seconds of {name} are no time: {facts['seconds']!r}")
+        return steps
+
     def to_json(self) -> str:
-        """JSON text; figures without bound (PSNR of equal images) become null."""
+        """JSON text; numbers without bound among the facts of `steps` become null."""
         return self.model_dump_json(indent=2)

@@ -43,7 +43,7 @@ def _places(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _comparison(report: Report) -> Table:
-    table = Table(title=title(report), title_justify="left")
+    table = Table(title=Text(title(report)), title_justify="left")  # a name may look like markup
     table.add_column("")
     for heading in headings(report):
         table.add_column(heading, justify="right")
@@ -57,5 +57,5 @@ def _steps(report: Report) -> Table:
     table.add_column("step", style="bold")
     table.add_column("time", justify="right")
     for name, text in times(report):
-        table.add_row(name, text)
+        table.add_row(Text(name), text)
     return table

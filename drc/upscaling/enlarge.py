@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -101,7 +102,7 @@ class Enlarger:
 
     @property
     def _multiple(self) -> int:
-        return 1 if self.upscaler.side else MULTIPLE
+        return 1 if self.upscaler.side else math.lcm(MULTIPLE, self.upscaler.multiple)
 
     @property
     def _overlap(self) -> int:
@@ -110,7 +111,7 @@ class Enlarger:
 
     @property
     def _smallest(self) -> int:
-        return 2 * self.overlap + MULTIPLE
+        return 2 * self.overlap + self._multiple
 
     def _network(self, lr: Tensor, name: str) -> Tensor:
         """The SR image; where tiles are ours to choose, in as small ones as memory asks for."""
@@ -132,8 +133,8 @@ class Enlarger:
             self._say(f"{name}: out of memory; tiles of {smaller} from now on")
 
     def _smaller(self, how: Inference, longest: int) -> int:
-        """Half the tile that was too large, in steps of 32; 0 where there is none."""
-        half = min(how.tile or longest, longest) // 2 // MULTIPLE * MULTIPLE
+        """Half the tile that was too large, in steps of 32 or so; 0 where there is none."""
+        half = min(how.tile or longest, longest) // 2 // self._multiple * self._multiple
         failed = min(how.tile or longest, longest)
         return max(half, self._smallest) if failed > self._smallest else 0
 

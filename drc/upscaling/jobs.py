@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drc.data.images import SUFFIXES
 from drc.data.photo_files import FORMATS, OFFERED, format_of
+from drc.data.video import VIDEO_SUFFIXES
 from drc.errors import DataError, UsageError, unknown_name
 
 
@@ -68,7 +69,7 @@ def plan_jobs(source: Path, out: str, naming: Naming, goes_on: bool, overwrite: 
     if goes_on and overwrite:
         raise UsageError("--resume leaves existing outputs and --overwrite replaces them; pass one")
     if source.is_dir():
-        jobs = _of_folder(source, Path(out), naming, goes_on or overwrite)
+        jobs = _of_folder(source, out, naming, goes_on or overwrite)
     elif source.is_file():
         jobs = [Job(source, _of_file(source, out, naming))]
     else:
@@ -89,7 +90,12 @@ def refuse_existing(target: Path) -> None:
 def _of_file(source: Path, out: str, naming: Naming) -> Path:
     target = Path(out)
     if is_folder(out):
+        if target.is_file():
+            raise UsageError(f"{target} is a file; name another folder")
         return target / naming.of(source)
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        endings = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise UsageError(f"{out}: {source} is no video by its name; videos are {endings}")
     if naming.suffix:
         raise UsageError("--suffix is for outputs whose names follow from those of the inputs")
     if format_of(target) is None:
@@ -108,9 +114,12 @@ def is_folder(out: str) -> bool:
     return out.endswith(("/", os.sep)) or Path(out).is_dir()
 
 
-def _of_folder(source: Path, out: Path, naming: Naming, into_existing: bool) -> list[Job]:
+def _of_folder(source: Path, text: str, naming: Naming, into_existing: bool) -> list[Job]:
+    out = Path(text)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; for a folder of images name a folder")
+    if not is_folder(text) and (format_of(out) or out.suffix.lower() in VIDEO_SUFFIXES):
+        raise UsageError(f"{out} is the name of a file; for a folder of images name a folder")
     if out.resolve() == source.resolve():
         raise UsageError(f"{out} is the folder of the inputs; name another for the outputs")
     try:

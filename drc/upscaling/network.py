@@ -38,6 +38,7 @@ class Upscaler:
         call: maps `(1, C, h, w)` to `(1, C, h * scale, w * scale)`, both in the network's range
             and in main memory.
         side: of the square tiles that it takes; 0 for a network that takes every size.
+        multiple: `call` extends images to sides that are multiples of it, and cuts that off again.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Upscaler:
     device: str
     call: Callable[[Tensor], Tensor]
     side: int = 0
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):

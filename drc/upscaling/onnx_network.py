@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drc.errors import ModelError, UsageError, WeightsError
+from drc.evaluation.sides import SIZES, Size, round_up, smallest_multiple
 from drc.upscaling.network import Upscaler
 
-_SIDES = (48, 64, 128)
+_SIDE = 48
+_LARGEST = 1024  # multiple, or smallest side
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FATAL_ONLY = 4
 
@@ -22,10 +24,12 @@ _FATAL_ONLY = 4
 def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
     """Open an ONNX file that maps `(N, C, h, w)` to `(N, C, h * scale, w * scale)`.
 
-    The metadata `scale` and `value_range`, which `drc export` writes, say what they say; without
-    them the scale is found by running the network on a small image, and the range is 0..1. Of a
-    network with fixed sides, smaller images are extended by their edge pixels, larger ones are to
-    be cut into tiles. Sides below the metadata `lr_least` are extended to it in the same way.
+    The metadata `scale`, `value_range`, `lr_multiple` and `lr_least`, which `drc export` writes,
+    say what they say. Without them the scale and what sides must be multiples of are found by
+    running the network on small images, and the range is 0..1. Images of other sides, or of smaller
+    ones than the least, are extended by their edge pixels, and what the network makes of those is
+    cut off. So it is with a network of fixed sides and smaller images; larger ones are to be cut
+    into tiles.
 
     Args:
         path: the file.
@@ -47,34 +51,36 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
             f"{path} takes {source.type} of shape {shape}; drc takes ONNX networks of "
             "floating-point images (N, C, h, w)"
         )
+
+    def run(lr: Tensor) -> Tensor:
+        (sr,) = session.run([session.get_outputs()[0].name], {source.name: lr.numpy().astype(kind)})
+        return torch.from_numpy(np.asarray(sr, np.float32))
+
+    facts = session.get_modelmeta().custom_metadata_map
     fixed = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
+    told = _whole_number(path, facts, "lr_multiple")
+    least = _whole_number(path, facts, "lr_least") or 1
+    channels, scale, multiple = _look_at(path, run, shape[1], fixed, told, least)
+    if facts.get("scale", str(scale)) != str(scale):
+        raise ModelError(f"{path} says that it enlarges x{facts['scale']}, and it does x{scale}")
 
     def call(lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        if fixed is not None:
-            down, across = fixed[0] - height, fixed[1] - width
-            lr = F.pad(lr, (0, across, 0, down), mode="replicate")
-        (sr,) = session.run([session.get_outputs()[0].name], {source.name: lr.numpy().astype(kind)})
-        found = torch.from_numpy(np.asarray(sr, np.float32))
-        if fixed is None or found.ndim != 4:
-            return found
-        return found[
-            ..., : height * found.shape[2] // fixed[0], : width * found.shape[3] // fixed[1]
-        ]
+        size = fixed or tuple(round_up(max(side, least), multiple) for side in (height, width))
+        sr = run(F.pad(lr, (0, size[1] - width, 0, size[0] - height), mode="replicate"))
+        if tuple(sr.shape[2:]) != (size[0] * scale, size[1] * scale):
+            return sr  # which is told as it is
+        return sr[..., : height * scale, : width * scale]
 
-    facts = session.get_modelmeta().custom_metadata_map
-    enlarge = _at_least(call, facts.get("lr_least", ""))
-    channels, scale = _probe(path, enlarge, shape[1], fixed)
-    if facts.get("scale", str(scale)) != str(scale):
-        raise ModelError(f"{path} says that it enlarges x{facts['scale']}, and it does x{scale}")
     return Upscaler(
         name=Path(path).name,
         scale=scale,
         channels=channels,
         value_range=_number(path, facts.get("value_range", "1")),
         device="cuda" if "CUDA" in session.get_providers()[0] else "cpu",
-        call=enlarge,
+        call=call,
         side=0 if fixed is None else min(fixed),
+        multiple=multiple,
     )
 
 
@@ -99,22 +105,6 @@ def _open(path: Path, device: str) -> Any:
         raise WeightsError(f"{path}: onnxruntime cannot open it ({reason})") from error
 
 
-def _at_least(call: Callable[[Tensor], Tensor], least: str) -> Callable[[Tensor], Tensor]:
-    """`call` on images that are extended by their edge pixels to sides of `least`, and cut back."""
-    side = int(least) if least.isdecimal() else 0
-
-    def extended(lr: Tensor) -> Tensor:
-        height, width = lr.shape[-2:]
-        down, across = max(side - height, 0), max(side - width, 0)
-        if not down and not across:
-            return call(lr)
-        sr = call(F.pad(lr, (0, across, 0, down), mode="replicate"))
-        scale = sr.shape[-1] // (width + across)
-        return sr[..., : height * scale, : width * scale]
-
-    return extended
-
-
 def _providers(available: list[str], device: str) -> list[Any]:
     """What runs the network, by preference. Raises UsageError."""
     cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -131,29 +121,62 @@ def _providers(available: list[str], device: str) -> list[Any]:
     return [(cuda, {"device_id": int(number or 0)}), cpu]
 
 
+def _look_at(
+    path: Path | str,
+    run: Callable[[Tensor], Tensor],
+    channels: Any,
+    fixed: Size | None,
+    multiple: int | None,
+    least: int,
+) -> tuple[int, int, int]:
+    """Channels, scale, and what sides are multiples of: as the file says, or as trying shows."""
+
+    def probe(sizes: Sequence[Size]) -> tuple[int, int]:
+        odd = list(sizes) == list(SIZES)  # where the network runs on one of them, it does on all
+        found = {_probe(path, run, channels, size) for size in (sizes[:1] if odd else sizes)}
+        if len(found) > 1:
+            raise ModelError(f"{path} enlarges images of several sizes by several factors")
+        return found.pop()
+
+    if fixed is not None:
+        return *probe([fixed]), 1
+    if multiple is None:
+        found, number = smallest_multiple(probe)
+        return *found, number
+    return *probe([(round_up(max(_SIDE, least), multiple),) * 2]), multiple
+
+
 def _probe(
-    path: Path | str, call: Any, channels: Any, fixed: tuple[int, int] | None
+    path: Path | str, run: Callable[[Tensor], Tensor], channels: Any, size: Size
 ) -> tuple[int, int]:
     """The channels of the images, and the scale, found by running the network."""
     failure: Exception | None = None
-    sizes = [fixed] if fixed is not None else [(side, side) for side in _SIDES]
-    for size in sizes:
-        for count in [channels] if isinstance(channels, int) else [3, 1]:
-            try:
-                sr = call(torch.full((1, count, *size), 0.5))
-            except Exception as error:
-                failure = failure or error
-                continue
-            shape = tuple(sr.shape)
-            scale = shape[-1] // size[1]
-            if shape != (1, count, size[0] * scale, size[1] * scale) or not scale:
-                raise ModelError(
-                    f"{path} turns (1, {count}, {size[0]}, {size[1]}) into {shape}; drc needs "
-                    "images as large, or larger by a whole number, and of as many channels"
-                )
-            return count, scale
+    for count in [channels] if isinstance(channels, int) else [3, 1]:
+        try:
+            sr = run(torch.full((1, count, *size), 0.5))
+        except Exception as error:
+            failure = failure or error
+            continue
+        shape = tuple(sr.shape)
+        scale = shape[-1] // size[1]
+        if shape != (1, count, size[0] * scale, size[1] * scale) or not scale:
+            raise ModelError(
+                f"{path} turns (1, {count}, {size[0]}, {size[1]}) into {shape}; drc needs "
+                "images as large, or larger by a whole number, and of as many channels"
+            )
+        return count, scale
     reason = " ".join(str(failure).split())
     raise ModelError(f"{path} does not run on a small image ({reason})")
+
+
+def _whole_number(path: Path | str, facts: Mapping[str, str], name: str) -> int | None:
+    """What the metadata say of LR sides; None where they say nothing."""
+    text = facts.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= _LARGEST:
+        raise ModelError(f"{path}: its metadata say that {name} is {text!r}; export it anew")
+    return int(text)
 
 
 def _number(path: Path | str, text: str) -> float:

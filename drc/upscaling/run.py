@@ -1,4 +1,4 @@
-"""Enlarge many images: one that cannot be used is named, and the others are written."""
+"""Enlarge many images: one that cannot be used is named, and the others go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drc.data.images import image_size
+from drc.data.images import image_size, intact_size
 from drc.data.photo import read_photo
 from drc.data.photo_files import DEFAULT_QUALITY, losses, write_photo
 from drc.errors import DataError, ModelError
@@ -26,7 +26,7 @@ class Outcome:
         resumable: whether what is written stays after an interruption.
         written: the files made, or frames of a file that is not complete yet.
         present: how many were there already.
-        failed: source -> why it could not be used.
+        failed: source, or frame that is there -> why it could not be used.
         pixels: in the files made.
         seconds: that they took, reading and writing included.
     """
@@ -84,7 +84,8 @@ def enlarge_images(
     for number, job in enumerate(jobs, 1):
         try:
             if goes_on and job.target.exists():
-                _check_present(job, enlarger.upscaler.scale)
+                size = image_size(job.source)  # turned by EXIF, or not
+                check_present(job.target, str(job.source), size, enlarger.upscaler.scale)
                 outcome.present += 1
             else:
                 outcome.pixels += _enlarge(job, enlarger, quality, tell)
@@ -100,6 +101,10 @@ def enlarge_images(
 def _enlarge(job: Job, enlarger: Enlarger, quality: int, tell: Callable[[str], None]) -> int:
     """Enlarge one image, and return how many pixels it has become."""
     photo = read_photo(job.source)
+    if photo.file_bits is not None:
+        tell(f"{job.source}: read in 8 bits of the {photo.file_bits} that it holds")
+    if photo.frames > 1:
+        tell(f"{job.source}: the first of {photo.frames} frames or pages is taken")
     lost = losses(photo, job.target)
     if lost:
         tell(f"{job.target}: this format holds no {' and no '.join(lost)}, left out")
@@ -109,15 +114,24 @@ def _enlarge(job: Job, enlarger: Enlarger, quality: int, tell: Callable[[str], N
     return height * width
 
 
-def _check_present(job: Job, scale: int) -> None:
-    """Raise DataError for an output of another size, which another network has made."""
-    expected = sorted(side * scale for side in image_size(job.source))  # turned by EXIF, or not
-    found = image_size(job.target)
-    if sorted(found) != expected:
+def check_present(target: Path, name: str, size: tuple[int, int], scale: int) -> None:
+    """Look at an output that is there already.
+
+    Args:
+        target: the file.
+        name: of what it was made of.
+        size: of that, the two sides in any order.
+        scale: of the network.
+
+    Raises:
+        DataError: it is damaged, or has another size, which another network has made.
+    """
+    found = intact_size(target)
+    if sorted(found) != sorted(side * scale for side in size):
         raise DataError(
-            f"{job.target} is there already, {found[1]}x{found[0]}, which is not x{scale} of "
-            f"{job.source}; remove it, or pass --overwrite in place of --resume"
+            f"{target} is there already, {found[1]}x{found[0]}, which is not x{scale} of {name}; "
+            "remove it, or pass --overwrite in place of --resume"
         )
 
 
-__all__ = ["Outcome", "enlarge_images"]
+__all__ = ["Outcome", "check_present", "enlarge_images"]

@@ -1,4 +1,4 @@
-"""Small ONNX networks: a convolution and a pixel shuffle, equal to a module of torch's."""
+"""Small networks as ONNX files: a convolution and a pixel shuffle, equal to a module of torch's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from drc.data.images import to_uint8, to_unit
+from drc.models.traits import Traits, set_traits
 
 
 class ConvShuffle(nn.Module):
@@ -23,6 +27,29 @@ class ConvShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x) + x.repeat_interleave(4, 1), 2)
+
+
+class Folded(nn.Module):
+    """x2, on even sides alone: works on a quarter of the pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 48, 3, padding=1)
+        set_traits(self, Traits(scale=2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        near = F.interpolate(x, scale_factor=2)
+        return near + F.pixel_shuffle(self.conv(F.pixel_unshuffle(x, 2)), 4) / 9
+
+
+def on_extended(network: nn.Module, image: torch.Tensor, multiple: int) -> np.ndarray:
+    """What torch makes of an image that is extended by its edge pixels, cut to its size."""
+    height, width = image.shape[1:]
+    pads = [(0, 0), (0, -height % multiple), (0, -width % multiple)]
+    padded = torch.from_numpy(np.pad(to_unit(image).numpy(), pads, "edge"))
+    with torch.no_grad():
+        sr = network(padded[None])[0, :, : 2 * height, : 2 * width]
+    return to_uint8(sr).permute(1, 2, 0).int().numpy()
 
 
 def write_onnx(

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from drc.report.gallery import Photo
-from drc.report.html.charts import line_chart, plan_chart, scatter_chart
+from drc.report.html.charts import Chart, line_chart, plan_chart
+from drc.report.html.front import Front, front
 from drc.report.html.pictures import PhotoView, view
 from drc.report.html.render import render
-from drc.report.points import kept_channels, plan_front, quality_charts, share
+from drc.report.points import (
+    kept_channels,
+    plan_front,
+    quality_charts,
+    share,
+    training_charts,
+)
 from drc.report.rows import MISSING, Row, facts, giga, headings, rows, times, title
-from drc.report.run_files import Curve, RunFiles
+from drc.report.run_files import RunFiles
 from drc.report.schema import Report
 
 
@@ -39,14 +46,6 @@ class Card:
     label: str
     value: str
     detail: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with its heading."""
-
-    title: str
-    drawing: Markup
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class Page:
     kept: str
     plan: Markup
     groups: list[Group]
-    front: list[Chart]
+    plans: Front | None
+    front: Front
     curves: list[Chart]
     photos: list[PhotoView]
     images: list[tuple[str, ...]]
@@ -100,7 +100,7 @@ def page(
         recipe: the commands that made it.
         photo_problem: why there are no photos, a sentence.
     """
-    report = run.report
+    report, plans = run.report, plan_front(run)
     told = set(run.plan.notes) if run.plan else set()
     problems = [*run.problems, *([photo_problem] if photo_problem else [])]
     return render(
@@ -117,8 +117,13 @@ def page(
             kept=_kept(report),
             plan=plan_chart(report.plan.groups),
             groups=groups(report),
-            front=list(_front(run)),
-            curves=[chart for curve in run.curves for chart in _curves(curve)],
+            plans=front([plans], joined=True) if plans is not None else None,
+            front=front(quality_charts([run])),
+            curves=[
+                Chart(chart.title, line_chart(chart))
+                for curve in run.curves
+                for chart in training_charts(curve)
+            ],
             photos=[view(photo) for photo in photos],
             images=list(_images(report)),
             image_headings=_image_headings(report),
@@ -179,32 +184,6 @@ def groups(report: Report) -> list[Group]:
     return [Group(name, keep, of, share(keep, of)) for name, (keep, of) in found]
 
 
-def _front(run: RunFiles) -> Iterator[Chart]:
-    front = plan_front(run)
-    if front is not None:
-        yield Chart(front.title, scatter_chart(front, joined=True))
-    for chart in quality_charts([run]):
-        yield Chart(chart.title, scatter_chart(chart))
-
-
-_TERMS = ("loss", "primal", "distill", "features", "dual", "kernel")
-
-
-def _curves(curve: Curve) -> Iterator[Chart]:
-    found = {name: curve.series(name) for name in _TERMS}
-    terms = {name: line for name, line in found.items() if any(value for _, value in line)}
-    drawings = [(f"losses, {curve.title}", terms, "loss")]
-    for name, title_, label in (
-        ("validation", "held-out images", "PSNR (dB)"),
-        ("lr", "learning rate", "rate"),
-    ):
-        line = curve.series(name)
-        drawings.append((f"{title_}, {curve.title}", {title_: line} if line else {}, label))
-    for heading, series, label in drawings:
-        if series:
-            yield Chart(heading, line_chart(series, label, heading))
-
-
 def _image_headings(report: Report) -> tuple[str, ...]:
     heads = ["PSNR before", "PSNR after", "change", "SSIM before", "SSIM after"]
     kernels = ["kernel error before", "kernel error after"]
@@ -242,4 +221,4 @@ def environment(report: Report, recipe: Recipe | None = None) -> Iterator[tuple[
         yield "seed", str(recipe.seed)
 
 
-__all__ = ["Card", "Chart", "Group", "Page", "Recipe", "environment", "groups", "page"]
+__all__ = ["Card", "Group", "Page", "Recipe", "environment", "groups", "page"]

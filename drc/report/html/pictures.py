@@ -53,7 +53,7 @@ class PhotoView:
         width, height: of the part shown, HR pixels.
         layers: what the slider compares, with the error maps.
         close_ups: enlarged squares.
-        left, right: the layers that the slider starts with.
+        left, right: places among `layers` of the two that the slider starts with.
     """
 
     name: str
@@ -62,8 +62,8 @@ class PhotoView:
     height: int
     layers: list[Shown]
     close_ups: list[CloseUp]
-    left: str
-    right: str
+    left: int
+    right: int
 
 
 def view(photo: Photo) -> PhotoView:
@@ -75,7 +75,7 @@ def view(photo: Photo) -> PhotoView:
         about = (
             f"{width} x {height} of {whole}, from column {photo.corner[1]}, row {photo.corner[0]}"
         )
-    made = [layer.name for layer in photo.layers if layer.error is not None]
+    names = [layer.name for layer in photo.layers]
     return PhotoView(
         name=photo.name,
         about=about,
@@ -83,8 +83,8 @@ def view(photo: Photo) -> PhotoView:
         height=height,
         layers=[*_wholes(photo)],
         close_ups=[_close_up(photo, top, left) for top, left in photo.close_ups],
-        left=made[1],
-        right=made[-1],
+        left=names.index(photo.compared[0]),
+        right=names.index(photo.compared[-1]),
     )
 
 

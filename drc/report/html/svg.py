@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+_LEAST = 1e-99  # values below are 0: the smallest of all have no powers of ten to round to
+_EQUAL = 1e-9
+
 
 def element(tag: str, *children: str | Markup, **attributes: object) -> Markup:
     """One element; text and values are escaped, `_` in a name stands for `-` (`class_`: class).
@@ -56,9 +59,15 @@ class Axis:
 
 
 def axis(values: Sequence[float], start: float, end: float, count: int = 5) -> Axis:
-    """An axis on which all values lie, with round ticks; a lone value gets some room."""
+    """An axis on which all values lie, with round ticks; values that are all one get some room."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    largest = max(abs(low), abs(high))
+    if largest < _LEAST:
+        room = 1.0
+    elif high - low < _EQUAL * largest:  # but for rounding
+        room = largest * 0.05
+    else:
+        room = (high - low) * 0.08
     low, high = (low - room if low else low), high + room
     step = _round_step((high - low) / count)
     first = math.ceil(low / step - 1e-9)
@@ -72,7 +81,10 @@ def _round_step(rough: float) -> float:
 
 
 def number(value: float) -> str:
-    """A tick's label."""
+    """A tick's label, such as `1,200`, `0.25` and `5e-5`."""
+    if abs(value) >= 1e9 or 0 < abs(value) < 1e-3:
+        mantissa, power = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(power)}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

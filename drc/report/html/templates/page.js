@@ -29,6 +29,17 @@
   const before = stored();
   setTheme(THEMES.includes(before) ? before : "system");
 
+  // Paper cannot be unfolded.
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    unfolded = [...document.querySelectorAll("details:not([open])")];
+    for (const details of unfolded) details.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const details of unfolded) details.open = false;
+    unfolded = [];
+  });
+
   for (const photo of document.querySelectorAll(".photo")) {
     const compare = photo.querySelector(".compare");
     const slider = compare.querySelector("input");
