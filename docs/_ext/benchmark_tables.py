@@ -16,12 +16,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import result_tables  # noqa: F401 - its functions register themselves
 from docutils import nodes
 from docutils.statemachine import StringList
-from result_tables import Table, describe, tables_of
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from text_tables import Table, describe, tables_of
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 

@@ -16,9 +16,9 @@ import typer
 from benchmark_tables import markdown
 from docutils import nodes
 from docutils.statemachine import StringList
-from result_tables import Table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from text_tables import Table
 
 from drc.cli.app import app
 

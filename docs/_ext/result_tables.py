@@ -7,72 +7,12 @@ is an empty cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text.
-
-    Attributes:
-        head: the titles of its columns.
-        rows: its cells, each row as long as `head`.
-        title: what stands above it; empty for nothing.
-    """
-
-    head: list[str]
-    rows: list[list[str]]
-    title: str = ""
+from text_tables import Row, Table, shows
 
 
-_MAKERS: dict[str, Callable[[Row], list[Table]]] = {}
-
-
-def _shows(*names: str) -> Callable[[Callable[[Row], list[Table]]], Callable[[Row], list[Table]]]:
-    """Make the decorated function that of the result files called `names`."""
-
-    def add(maker: Callable[[Row], list[Table]]) -> Callable[[Row], list[Table]]:
-        _MAKERS.update(dict.fromkeys(names, maker))
-        return maker
-
-    return add
-
-
-def tables_of(name: str, result: Row) -> list[Table]:
-    """The tables of the result file called `name`.
-
-    Raises:
-        KeyError: the file lacks a key.
-        ValueError: no function is there for the file, or a table has no rows.
-    """
-    if name not in _MAKERS:
-        raise ValueError(f"result_tables.py has no function for it; it has {', '.join(_MAKERS)}")
-    tables = _MAKERS[name](result)
-    for table in tables:
-        if not table.rows:
-            raise ValueError(f"the table {table.title or name!r} has no rows")
-    return tables
-
-
-def describe(result: Row) -> str:
-    """A line on where a file comes from: its command, date, machine and version of torch."""
-    machine = result["machine"]
-    where = f"{machine['cpu']}, {_count(machine, 'cores')}, {_count(machine, 'threads')}"
-    made = f"`{result['command']}`, {result['date']}"
-    torch = result["versions"]["torch"]
-    return f"Written by {made} (the last run that added to it); {where}; torch {torch}."
-
-
-def _count(machine: Row, what: str) -> str:
-    return f"{machine[what]} {what if machine[what] != 1 else what.removesuffix('s')}"
-
-
-@_shows("rivals_drn_tiny", "rivals_craft_x4")
+@shows("rivals_drn_tiny", "rivals_craft_x4")
 def _rivals(result: Row) -> list[Table]:
     dense = result["dense"]
     rows = [row for row in result["rows"] if "failed" not in row]
@@ -121,7 +61,7 @@ def _mean(values: list[float]) -> str:
     return f"{fmean(values):.2f}{spread}"
 
 
-@_shows("coverage")
+@shows("coverage")
 def _coverage(result: Row) -> list[Table]:
     totals = result["totals"]
     of = f"of {totals['traced']}"
@@ -141,7 +81,7 @@ def _coverage(result: Row) -> list[Table]:
     return [Table(["what", "how many"], rows)]
 
 
-@_shows("speed")
+@shows("speed")
 def _speed(result: Row) -> list[Table]:
     rows = [[_words(name), f"{value:.3g}"] for name, value in result["seconds"].items()]
     return [Table(["what", "seconds"], rows)]
@@ -151,7 +91,7 @@ def _words(name: str) -> str:
     return name.removesuffix("_seconds").replace("_", " ").replace("drn ", "drn_")
 
 
-@_shows("latency_budget")
+@shows("latency_budget")
 def _latency_budget(result: Row) -> list[Table]:
     head = ["network", "asked", "achieved", "off by", "before, ms", "after, ms", "search, s"]
     rows = [
@@ -171,7 +111,7 @@ def _latency_budget(result: Row) -> list[Table]:
     return [Table(head, rows, f"{title}; fractions of the time of a pass removed")]
 
 
-@_shows("search_cost_drn_s")
+@shows("search_cost_drn_s")
 def _search_cost(result: Row) -> list[Table]:
     search, training = result["search"], result["training"]
     rows = [
@@ -186,7 +126,7 @@ def _search_cost(result: Row) -> list[Table]:
     return [Table([f"search, ranking and refit of {result['model']}", "cost"], rows)]
 
 
-@_shows("own_weights")
+@shows("own_weights")
 def _own_weights(result: Row) -> list[Table]:
     head = ["network", "removed", "MACs removed"]
     head += [f"{name}, {when}" for name in ("Set5", "Set14") for when in ("before", "after")]
@@ -200,7 +140,7 @@ def _own_weights(result: Row) -> list[Table]:
     return [Table(head, rows, "PSNR in dB before compression and after recovery")]
 
 
-@_shows("parity")
+@shows("parity")
 def _parity(result: Row) -> list[Table]:
     outputs = [
         [name, f"{max(parts.values()):.1e}"] for name, parts in result["outputs"].items() if parts
@@ -226,7 +166,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-@_shows("adaptation")
+@shows("adaptation")
 def _adaptation(result: Row) -> list[Table]:
     sets = ("held_out", "Set5", "Set14")
     tables = []
@@ -248,7 +188,7 @@ def _adaptation(result: Row) -> list[Table]:
     return tables
 
 
-@_shows("rounding_drn_tiny", "rounding_slwsr16_x4")
+@shows("rounding_drn_tiny", "rounding_slwsr16_x4")
 def _rounding(result: Row) -> list[Table]:
     head = ["removed", "of", "multiples of", "PSNR (dB)", "parameters", "MACs", "time"]
     rows = [
@@ -265,7 +205,7 @@ def _rounded(row: Row) -> list[str]:
     return [f"{row[key]:.3f}" for key in ("psnr", "params", "macs", "time")]
 
 
-@_shows("loader_speed")
+@shows("loader_speed")
 def _loader_speed(result: Row) -> list[Table]:
     keys = result["patches_per_second"][0]
     workers = sorted(key for key in keys if key.startswith("workers_"))
@@ -280,7 +220,7 @@ def _loader_speed(result: Row) -> list[Table]:
     return [Table(head, rows, f"Crops per second: {crops}")]
 
 
-@_shows("runtimes")
+@shows("runtimes")
 def _runtimes(result: Row) -> list[Table]:
     versions = [[name, value or "-"] for name, value in result["runtimes"].items()]
     tables = [_in_runtimes(name, row) for name, row in result["networks"].items()]

@@ -21,10 +21,10 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from result_tables import Table
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from text_tables import Table
 
 BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
