@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from helpers.cli import drc
 
 from drc.data.bundled import bundled_pairs
 
 
+@pytest.mark.slow  # CI runs the demo itself, as the README does
 def test_the_demo_needs_nothing_but_the_package(tmp_path):
     nowhere = "http://127.0.0.1:9"  # a download would fail
     result = drc(
