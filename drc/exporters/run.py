@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from drc import __version__
 from drc.errors import ExportError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
+from drc.evaluation.sides import round_up
 from drc.exporters.attempt import Made, make, move
 from drc.exporters.base import FLOAT, INT8, ConversionError, Format, Request, Runtime, get_format
 from drc.exporters.onnx import OPSETS
@@ -237,7 +238,7 @@ def _in_float32(kind: Format, request: Request, made: Made, notes: list[str]) ->
 
 def _timed_size(lr_size: tuple[int, int] | None, multiple: int) -> tuple[int, int]:
     """The size asked for, else 96x96, rounded up to what the network takes."""
-    return lr_size or (-(-_TIMED // multiple) * multiple,) * 2
+    return lr_size or (round_up(_TIMED, multiple),) * 2
 
 
 def _make_folder(folder: Path) -> None:
