@@ -22,7 +22,6 @@ from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import Tensor, nn
 
 import drc
-from drc.config_training import AdaptSettings, TrainSettings
 from drc.data.batches import BatchReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
@@ -30,10 +29,11 @@ from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut
 from drc.evaluation.bicubic import Bicubic
-from drc.models.dual_weights import load_dual
-from drc.models.registry import get_preset
-from drc.models.resolve import open_network
-from drc.models.weights import locate_dual
+from drc.networks.dual_weights import load_dual
+from drc.networks.registry import get_preset
+from drc.networks.weights import locate_dual
+from drc.opening import open_network
+from drc.settings.training import AdaptSettings, TrainSettings
 from drc.training.dual_fit import fit_dual
 
 SCALE, UNPAIRED = 4, 90

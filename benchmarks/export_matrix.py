@@ -69,7 +69,7 @@ def _in_a_process(network: str, to: str, lr_size: str | None, seconds: float) ->
 def _measure(network: str, to: str, lr_size: str | None, folder: str) -> dict[str, Any]:
     """One file without timing: what made it, its size, and how near it is."""
     import drc
-    from drc.errors import DrcError
+    from drc.core.errors import DrcError
 
     weights = "default" if network == "drn_tiny" else None
     model = drc.create_model(network, 4, weights=weights)

@@ -20,8 +20,8 @@ import torch
 from common import write_result
 
 import drc
-from drc.artifacts.plan import Plan
 from drc.evaluation.latency import pass_times, steady_clock
+from drc.store.plan import Plan
 
 RUNS = 21
 LR_SIZE = (96, 96)

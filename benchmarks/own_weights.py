@@ -26,7 +26,7 @@ import yaml
 from common import RESULTS, shared_folder, write_result
 from safetensors.torch import load_file, save_file
 
-from drc.artifacts.atomic import write_text
+from drc.core.files import write_text
 from drc.report.paper import published
 
 WEIGHTS = Path(__file__).parent / "weights"

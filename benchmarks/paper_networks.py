@@ -21,14 +21,14 @@ import torch
 from quality_bench import Bench, run
 
 import drc
-from drc.config import SearchSettings
-from drc.config_training import FinetuneSettings
 from drc.data.batches import BatchReader
 from drc.data.blind_set import build_blind_set
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.evaluation.complexity import complexity
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
+from drc.settings.runs import SearchSettings
+from drc.settings.training import FinetuneSettings
 from drc.training.dual_fit import fit_dual
 
 JOBS = (("allocate", 0.3), ("dense", 0.0))

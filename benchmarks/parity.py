@@ -4,7 +4,7 @@
 
 Outputs are compared on the parity files, with weights set by formula from the parameters' names;
 parameters and MACs (fvcore, LR 96x96) with the papers' tables. Costs of all registered networks go
-to drc/models/costs.yaml, which `drc models` shows.
+to drc/networks/zoo/costs.yaml, which `drc models` shows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from common import shared_folder, write_result
 from torch import Tensor, nn
 
 import drc
-from drc.models.dual import ChainDual, DownStep
-from drc.models.registry import get_preset, list_models
+from drc.networks.dual import ChainDual, DownStep
+from drc.networks.registry import get_preset, list_models
 from drc.report.paper import measure, to_json
 
 ROOT = Path(__file__).resolve().parents[1]

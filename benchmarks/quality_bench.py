@@ -14,11 +14,11 @@ from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
-from drc.config_training import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.evaluation.bicubic import Bicubic
-from drc.models.dual import AnyDual
+from drc.networks.dual import AnyDual
+from drc.settings.training import FinetuneSettings
 
 
 def run(bench: Bench, name: str, jobs: Sequence[tuple[str, float]]) -> None:

@@ -20,9 +20,9 @@ from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
-from drc.config_training import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
+from drc.settings.training import FinetuneSettings
 
 ROWS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -18,13 +18,13 @@ from rivals_bench import Crops
 from rivals_networks import SCALE, open_dense
 
 import drc
-from drc.config import SearchSettings
 from drc.data.folders import find_pairs
 from drc.graph.surgery import cut, kept_indices, removed
-from drc.importance.base import keep_best, score
-from drc.importance.dual_taylor import single_crops
 from drc.pipeline import calibrate, plan_widths
-from drc.reconstruct.refit import refit
+from drc.selection.criteria.base import keep_best, score
+from drc.selection.criteria.dual_taylor import single_crops
+from drc.selection.refit import refit
+from drc.settings.runs import SearchSettings
 
 VARIANTS: dict[str, dict | None] = {
     "none": None,

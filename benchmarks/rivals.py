@@ -39,10 +39,10 @@ from rivals_results import Results, Row
 from rivals_table import tables
 from torch import nn
 
-from drc.config_training import FinetuneSettings
+from drc.core.errors import DrcError
+from drc.core.runtime import resolve_device
 from drc.data.folders import find_pairs
-from drc.errors import DrcError
-from drc.runtime import resolve_device
+from drc.settings.training import FinetuneSettings
 
 
 def main() -> None:

@@ -15,15 +15,15 @@ from rivals_networks import SCALE
 from torch import nn
 
 import drc
-from drc.artifacts.plan import fingerprint
-from drc.config import PruneSettings, SearchSettings
-from drc.config_training import FinetuneSettings
 from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair
 from drc.evaluation.bicubic import Bicubic
 from drc.evaluation.latency import latency
-from drc.models.dual import AnyDual
+from drc.networks.dual import AnyDual
 from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
+from drc.settings.runs import PruneSettings, SearchSettings
+from drc.settings.training import FinetuneSettings
+from drc.store.plan import fingerprint
 
 LR_SIZE = (96, 96)
 _BATCH_OF_A_PASS = 16  # of the published search, whose passes are counted in batches

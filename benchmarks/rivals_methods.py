@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from drc.config import PruneSettings, SearchSettings
-from drc.errors import UsageError
-from drc.importance.base import get_criterion
-from drc.strategies.base import get_strategy
+from drc.core.errors import UsageError
+from drc.selection.criteria.base import get_criterion
+from drc.selection.widths.base import get_strategy
+from drc.settings.runs import PruneSettings, SearchSettings
 
 DENSE = "dense"
 """Not a method: the network as it is, with the recovery that the others get."""

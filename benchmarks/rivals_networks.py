@@ -13,13 +13,13 @@ from torch import nn
 from zoo.published import import_torchvision_without_its_kernels
 
 import drc
-from drc.config import SearchSettings
-from drc.config_training import FinetuneSettings
 from drc.data.batches import BatchReader
-from drc.models.dual import AnyDual
-from drc.models.dual_weights import dual_in
-from drc.models.resolve import open_network
-from drc.models.traits import get_traits
+from drc.networks.dual import AnyDual
+from drc.networks.dual_weights import dual_in
+from drc.networks.traits import get_traits
+from drc.opening import open_network
+from drc.settings.runs import SearchSettings
+from drc.settings.training import FinetuneSettings
 from drc.training.dual_fit import fit_dual
 
 Loader = Callable[..., Any]

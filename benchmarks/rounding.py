@@ -22,13 +22,13 @@ from torch import nn
 
 import drc
 from drc.cli.duals import find_dual
-from drc.config import SearchSettings
+from drc.core.errors import BudgetError
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
-from drc.errors import BudgetError
-from drc.models.resolve import open_network
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
+from drc.opening import open_network
 from drc.pipeline import calibrate, cut_by_plan, plan_widths
+from drc.settings.runs import SearchSettings
 
 PASSES = 9
 

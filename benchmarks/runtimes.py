@@ -23,12 +23,12 @@ from common import RESULTS, write_result
 from torch import nn
 
 import drc
+from drc.core.errors import DrcError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
-from drc.errors import DrcError
 from drc.evaluation.bench import Timing, bench
 from drc.exporters.backends import FileBackend, backends
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
 
 WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = ("drn_tiny", "slwsr16", "swinir_light")

@@ -56,8 +56,8 @@ def _alone(part: str, options: argparse.Namespace) -> dict:
 
 
 def _search(name: str, batch: int) -> dict:
-    from drc.config import SearchSettings
     from drc.pipeline import calibrate, cut_by_plan, plan_widths
+    from drc.settings.runs import SearchSettings
 
     model, dual, loader = _network(name, batch)
     settings, seconds = SearchSettings(), {}
@@ -90,7 +90,7 @@ def _network(name: str, batch: int) -> tuple:
     import drc
     from drc.data.bundled import bundled_pairs
     from drc.data.crops import crop_loader
-    from drc.models.dual import DualModel
+    from drc.networks.dual import DualModel
 
     model = drc.create_model(name)
 

@@ -19,7 +19,7 @@ from drc.graph.groups import find_groups
 from drc.graph.inputs import example_input
 from drc.graph.trace import trace
 from drc.graph.tracer import run_traced
-from drc.models.dual import DualModel
+from drc.networks.dual import DualModel
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Train the `drn_tiny` weights that ship in the package.
 
-    python benchmarks/train_drn_tiny.py DATA_FOLDER --steps 10000 --output drc/models/pretrained
+    python benchmarks/train_drn_tiny.py DATA_FOLDER --steps 10000 --output drc/networks/pretrained
 
 DATA_FOLDER holds HR images (BSDS400). The last 20 in name order are held out and only validate.
 Dual regression loss on the whole pyramid, Adam, cosine, EMA, channels_last; the first 80 % of
@@ -23,8 +23,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from drc.data.matlab import downscale
-from drc.models.dual import DualModel
-from drc.models.registry import build
+from drc.networks.dual import DualModel
+from drc.networks.registry import build
 from drc.training.losses import dual_loss, primal_loss
 
 SCALE, PATCH, HELD_OUT = 4, 32, 20

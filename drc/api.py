@@ -11,15 +11,13 @@ from typing import Literal, overload
 import torch
 from torch import nn
 
-from drc.artifacts.checkpoint import save
-from drc.artifacts.plan import Plan
-from drc.config_training import FinetuneSettings
-from drc.errors import UsageError
-from drc.importance import base as criteria
+from drc.core.errors import UsageError
+from drc.core.processes import is_first, lead, together
+from drc.core.runtime import Progress
 from drc.job import Job
-from drc.models.dual import AnyDual
-from drc.models.resolve import open_teacher
-from drc.models.traits import get_traits, plain_network
+from drc.networks.dual import AnyDual
+from drc.networks.traits import get_traits, plain_network
+from drc.opening import open_teacher
 from drc.pipeline import (
     Loader,
     calibrate,
@@ -29,12 +27,14 @@ from drc.pipeline import (
     plan_front,
     validated,
 )
-from drc.processes import is_first, lead, together
 from drc.report.collect import Networks, Story, TestData, collect
 from drc.report.schema import Report
 from drc.rounds import default_rounds
-from drc.runtime import Progress
-from drc.strategies import base as strategies
+from drc.selection.criteria import base as criteria
+from drc.selection.widths import base as strategies
+from drc.settings.training import FinetuneSettings
+from drc.store.networks import save
+from drc.store.plan import Plan
 from drc.training import loop
 from drc.training.distill import in_words, teacher_factor
 

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from drc.artifacts.plan import Plan
-from drc.config import SearchSettings
-from drc.config_training import FinetuneSettings
-from drc.models.dual import AnyDual
+from drc.core.runtime import Progress
+from drc.networks.dual import AnyDual
 from drc.pipeline import Loader, calibrate, check_goal, cut_by_plan, plan_widths
 from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_ratio
-from drc.runtime import Progress
+from drc.settings.runs import SearchSettings
+from drc.settings.training import FinetuneSettings
+from drc.store.plan import Plan
 from drc.training.loop import finetune
 
 Outcome = TypeVar("Outcome")

@@ -12,25 +12,25 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from drc.artifacts.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
-from drc.config import SearchSettings
+from drc.core.errors import BudgetError, ModelError, RunError, UsageError
+from drc.core.processes import lead
+from drc.core.randomness import RandomState
+from drc.core.runtime import Progress, resolve_device, seed_everything
 from drc.data.batches import BatchReader
-from drc.errors import BudgetError, ModelError, RunError, UsageError
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
 from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
 from drc.graph.trace import trace
-from drc.graph.verify import check
-from drc.importance.base import Calibration, helper, keep_best, score
-from drc.importance.dual_taylor import single_crops
-from drc.models.dual import AnyDual
-from drc.models.traits import get_traits
-from drc.processes import lead
-from drc.reconstruct.refit import refit
-from drc.runtime import Progress, resolve_device, seed_everything
-from drc.strategies.budget import meet, pose
+from drc.graph.verify.check import check
+from drc.networks.dual import AnyDual
+from drc.networks.traits import get_traits
+from drc.selection.criteria.base import Calibration, helper, keep_best, score
+from drc.selection.criteria.dual_taylor import single_crops
+from drc.selection.refit import refit
+from drc.selection.widths.budget import meet, pose
+from drc.settings.runs import SearchSettings
+from drc.store.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
 from drc.training.dual_fit import fit_dual
-from drc.training.randomness import RandomState
 
 _REFIT_PIXELS = 64 * 64**2  # of LR images, which go through the network all at once
 

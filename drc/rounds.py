@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from drc.artifacts.plan import GroupWidth, Plan
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.store.plan import GroupWidth, Plan
 
 TWO_ROUNDS_ABOVE = 1.0
 """The ratio above which two rounds are the default; at 1.0 they are never."""

@@ -8,18 +8,18 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from drc.config_training import AdaptSettings, FinetuneSettings, TrainSettings
+from drc.core.errors import UsageError
+from drc.core.randomness import isolated
+from drc.core.runtime import Progress
 from drc.data.folders import ImagePair
-from drc.errors import UsageError
 from drc.evaluation.benchmark import evaluate
-from drc.models.dual import AnyDual, DualModel
-from drc.models.registry import get_preset
-from drc.models.traits import get_traits, plain_network
+from drc.networks.dual import AnyDual, DualModel
+from drc.networks.registry import get_preset
+from drc.networks.traits import get_traits, plain_network
 from drc.pipeline import validated
-from drc.runtime import Progress
+from drc.settings.training import AdaptSettings, FinetuneSettings, TrainSettings
 from drc.training import loop
 from drc.training.feed import LoaderSource
-from drc.training.randomness import isolated
 from drc.training.validation import Measure
 
 Chosen = TypeVar("Chosen", TrainSettings, AdaptSettings)

@@ -1,6 +1,6 @@
 """The directive `settings`: a settings class as a table, from its fields and its docstring.
 
-    ```{settings} drc.config.SearchSettings
+    ```{settings} drc.settings.runs.SearchSettings
     ```
 
 Names, kinds and defaults come from the fields; what each means from the `Attributes` of the

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drc.artifacts.atomic import write_json
-from drc.artifacts.checkpoint import save_dual
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import is_main_process
 from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.training import TrainSession, facts_of, finish
-from drc.config import AdaptRun
+from drc.core.errors import DataError, UsageError
+from drc.core.files import write_json
+from drc.core.joining import process_share
+from drc.core.runtime import eval_mode, resolve_device
 from drc.data.batches import LrReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
@@ -28,13 +28,13 @@ from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.inventory import Source
 from drc.data.unpaired import find_images, open_images, unpaired_loader
-from drc.errors import DataError, UsageError
 from drc.evaluation.benchmark import evaluate
-from drc.models.dual import AnyDual
-from drc.models.dual_weights import load_dual
-from drc.runtime import eval_mode, resolve_device
+from drc.networks.dual import AnyDual
+from drc.networks.dual_weights import load_dual
+from drc.settings.runs import AdaptRun
+from drc.store.networks import save_dual
+from drc.store.run_folder import RunFolder
 from drc.training.losses import chain_loss
-from drc.training.processes import process_share
 from drc.training_api import adapt
 
 _TITLES = {

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from drc import __version__
-from drc.cli import (
+from drc.cli.commands import (
     adapt,
     bench,
     compress,

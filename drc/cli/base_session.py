@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display
-from drc.config import RunSettings, TrainRun
+from drc.core.runtime import seed_everything
 from drc.data.bundled import bundled_pairs
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
-from drc.models.resolve import open_network
-from drc.models.traits import Traits, get_traits
-from drc.runtime import seed_everything
+from drc.networks.traits import Traits, get_traits
+from drc.opening import open_network
+from drc.settings.runs import RunSettings, TrainRun
+from drc.store.run_folder import RunFolder
 
 
 @dataclass

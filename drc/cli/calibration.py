@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from drc.artifacts.checkpoint import save_dual
 from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.session import Session
+from drc.core.processes import lead, own_device
 from drc.data.crops import crop_loader
-from drc.importance.base import Calibration
-from drc.models.dual import AnyDual
-from drc.models.dual_weights import load_dual
+from drc.networks.dual import AnyDual
+from drc.networks.dual_weights import load_dual
 from drc.pipeline import calibrate
-from drc.processes import lead, own_device
+from drc.selection.criteria.base import Calibration
+from drc.store.networks import save_dual
 
 _CALIBRATION_BATCH = 8
 

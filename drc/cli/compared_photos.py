@@ -10,20 +10,20 @@ from statistics import fmean
 
 from torch import nn
 
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display
 from drc.cli.session import Session, test_images
-from drc.config import RunSettings
-from drc.config_reader import load_settings
+from drc.core.errors import DataError, DrcError, ModelError, RunError
 from drc.data.folders import ImagePair
-from drc.errors import DataError, DrcError, ModelError, RunError
 from drc.evaluation.inference import Inference
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
 from drc.report.compare import Comparison
 from drc.report.dense import dense_labels
 from drc.report.gallery import Photo, choose, most_photos, photograph
 from drc.report.run_files import RunFiles
 from drc.report.schema import ImageQuality
+from drc.settings.reader import load_settings
+from drc.settings.runs import RunSettings
+from drc.store.run_folder import RunFolder
 
 _MOST_RUNS = 50
 _ROOM = 100_000_000  # parameters that are kept in memory, 0.4 GB; others are read for each image

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
+from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from drc.report.compare import Comparison
@@ -79,11 +79,11 @@ def _write_page(
     device: str,
     display: Display,
 ) -> None:
-    from drc.artifacts.atomic import write_text
     from drc.cli.compared_photos import compared_photos
+    from drc.core.files import write_text
+    from drc.core.runtime import resolve_device
     from drc.report.gallery import DEFAULT_PHOTOS
     from drc.report.html.comparison import comparison_page
-    from drc.runtime import resolve_device
 
     resolve_device(device)  # a wrong one is an error, other than images that are gone
     count = DEFAULT_PHOTOS if photos is None else photos

@@ -21,7 +21,7 @@ def is_main_process() -> bool:
 
 
 class Display:
-    """What a running command shows. Call it as a `drc.runtime.Progress`.
+    """What a running command shows. Call it as a `drc.core.runtime.Progress`.
 
     Args:
         quiet: show nothing.

@@ -7,11 +7,11 @@ from typing import Any
 
 from drc.cli.base_session import BaseSession
 from drc.data.batches import BatchReader
-from drc.models.dual import AnyDual
-from drc.models.dual_weights import dual_with, load_dual
-from drc.models.registry import get_preset
-from drc.models.traits import Traits
-from drc.models.weights import locate_dual
+from drc.networks.dual import AnyDual
+from drc.networks.dual_weights import dual_with, load_dual
+from drc.networks.registry import get_preset
+from drc.networks.traits import Traits
+from drc.networks.weights import locate_dual
 from drc.training.dual_fit import FIT_STEPS, fit_dual
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 from drc.cli.display import is_main_process
-from drc.errors import DrcError
+from drc.core.errors import DrcError
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -57,7 +57,7 @@ def is_told_elsewhere(error: BaseException) -> bool:
 
     Before they have met, as for a wrong setting, the first of every machine prints it.
     """
-    processes = sys.modules.get("drc.processes")
+    processes = sys.modules.get("drc.core.processes")
     if is_main_process():
         return False
     if processes is None or not processes.is_joined():

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from drc.cli.display import is_main_process
 
 if TYPE_CHECKING:
-    from drc.artifacts.plan import Plan
     from drc.cli.session import Session
     from drc.pipeline import Front
+    from drc.store.plan import Plan
 
 
 def print_front(session: Session, front: Front, first: dict[str, Any], as_json: bool) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.options import overrides
-from drc.config import RunSettings
-from drc.config_reader import load_settings
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.settings.reader import load_settings
+from drc.settings.runs import RunSettings
+from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -51,7 +51,7 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
         raise UsageError("--run is for --resume; name a new run's folder with --output")
     settings = load_settings(params.get("config"), overrides(params))
     with _session(settings, params, command) as session:
-        from drc.processes import lead
+        from drc.core.processes import lead
 
         check(session)
         # Later steps refuse a network that has changed its scale meanwhile.
@@ -126,7 +126,7 @@ def flat(settings: BaseModel) -> dict[str, Any]:
 @contextmanager
 def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> Iterator[Session]:
     from drc.cli.session import Session  # only now: a wrong option is told without torch's delay
-    from drc.processes import together
+    from drc.core.processes import together
 
     display = Display(bool(params["quiet"]))
     try:
@@ -138,7 +138,7 @@ def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> 
 
 def check(session: Session | TrainSession) -> None:
     """Check the inputs in all processes, the first going ahead, as it may have to download."""
-    from drc.processes import lead
+    from drc.core.processes import lead
 
     lead(session.check)
     if not is_main_process():

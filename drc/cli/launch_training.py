@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.display import Display, is_main_process
 from drc.cli.launch import check, flat
 from drc.cli.options import training_overrides
-from drc.config import TrainRun
-from drc.config_reader import load_settings
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.settings.reader import load_settings
+from drc.settings.runs import TrainRun
+from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from drc.cli.training import TrainSession
@@ -51,7 +51,7 @@ def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> 
     display = Display(bool(params["quiet"]))
     try:
         session = _session_class(name)(settings, display, f"drc {name}", run)
-        from drc.processes import lead, together
+        from drc.core.processes import lead, together
 
         with together(settings.device):
             check(session)

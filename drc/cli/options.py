@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from drc.errors import UsageError
+from drc.core.errors import UsageError
 
 Model = Annotated[
     str | None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drc.artifacts.atomic import write_text
 from drc.cli.reproduce import recipe
 from drc.cli.session import Session
 from drc.cli.stages import run_report
-from drc.errors import DrcError
-from drc.processes import lead
+from drc.core.errors import DrcError
+from drc.core.files import write_text
+from drc.core.processes import lead
 from drc.report.gallery import DEFAULT_PHOTOS, Photo, choose, photograph
 from drc.report.html.page import page
 from drc.report.markdown import to_markdown

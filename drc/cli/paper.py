@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from drc.errors import UsageError
+from drc.core.errors import UsageError
 
 
 def print_paper_report(

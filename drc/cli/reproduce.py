@@ -9,11 +9,11 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
-from drc.artifacts.atomic import dump_yaml
 from drc.cli.launch import flat
 from drc.cli.options import PLACES
-from drc.config import RunSettings
+from drc.core.files import dump_yaml
 from drc.report.html.page import Recipe
+from drc.settings.runs import RunSettings
 
 _ALWAYS = ("model", "scale", "search.budget", "search.ratio", "seed")
 _FILE = "settings.yaml"

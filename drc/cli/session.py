@@ -12,27 +12,27 @@ from typing import Any
 
 from torch import nn
 
-from drc.artifacts.plan import Plan
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.base_session import BaseSession
 from drc.cli.display import is_main_process
 from drc.cli.errors import Interrupted
-from drc.config import RunSettings, SearchSettings
-from drc.config_training import FinetuneSettings
+from drc.core.errors import DrcError, RunError, UsageError
+from drc.core.processes import exchange, lead
+from drc.core.runtime import resolve_device
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import ImagePair, find_pairs
-from drc.errors import DrcError, RunError, UsageError
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.inference import Inference
-from drc.importance.base import Calibration, get_criterion
-from drc.models.blind import KernelEstimator
-from drc.models.dual import DualModel
-from drc.models.dual_weights import load_dual
-from drc.models.resolve import open_saved, open_teacher
-from drc.processes import exchange, lead
+from drc.networks.blind import KernelEstimator
+from drc.networks.dual import DualModel
+from drc.networks.dual_weights import load_dual
+from drc.opening import open_saved, open_teacher
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
-from drc.runtime import resolve_device
-from drc.strategies.base import get_strategy
+from drc.selection.criteria.base import Calibration, get_criterion
+from drc.selection.widths.base import get_strategy
+from drc.settings.runs import RunSettings, SearchSettings
+from drc.settings.training import FinetuneSettings
+from drc.store.plan import Plan
+from drc.store.run_folder import RunFolder
 from drc.training.distill import teacher_factor
 from drc.training.feature_distill import find_places
 

@@ -8,24 +8,24 @@ import time
 from torch import nn
 
 from drc import api
-from drc.artifacts.atomic import write_text
-from drc.artifacts.checkpoint import save
-from drc.artifacts.plan import Plan
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.calibration import calibration_of, dual_of
 from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
 from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
+from drc.core.errors import RunError, UsageError
+from drc.core.files import write_text
+from drc.core.joining import process_share
+from drc.core.processes import lead
 from drc.data.crops import crop_loader
 from drc.data.inventory import check_inventory, named, write_inventory
-from drc.errors import RunError, UsageError
 from drc.pipeline import Front, check_goal, cut_by_plan, plan_front
-from drc.processes import lead
 from drc.report.collect import Networks, collect
 from drc.report.markdown import to_markdown
 from drc.report.schema import Report
 from drc.rounds import joined
-from drc.training.processes import process_share
+from drc.store.networks import save
+from drc.store.plan import Plan
+from drc.store.run_folder import RunFolder
 
 
 def run_search(session: Session) -> Front:

@@ -7,7 +7,7 @@ from typing import Any
 
 from drc import __version__
 from drc.cli.session import Session
-from drc.models.registry import get_preset
+from drc.networks.registry import get_preset
 from drc.report.collect import INITIAL_WEIGHTS, Story
 from drc.rounds import TWO_ROUNDS
 from drc.training.distill import in_words

@@ -13,25 +13,25 @@ from typing import Any
 from torch import nn
 
 from drc import __version__
-from drc.artifacts.checkpoint import save, save_dual
-from drc.artifacts.run_folder import RunFolder
 from drc.cli.base_session import BaseSession
 from drc.cli.display import is_main_process
 from drc.cli.duals import find_dual
 from drc.cli.errors import Interrupted
-from drc.config import TrainRun
+from drc.core.errors import UsageError
+from drc.core.joining import process_share
+from drc.core.runtime import resolve_device
 from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut, split_off
 from drc.data.inventory import check_inventory, named, write_inventory
-from drc.errors import UsageError
 from drc.evaluation.benchmark import evaluate
-from drc.models.dual import AnyDual
-from drc.models.resolve import open_teacher
-from drc.runtime import resolve_device
+from drc.networks.dual import AnyDual
+from drc.opening import open_teacher
+from drc.settings.runs import TrainRun
+from drc.store.networks import save, save_dual
+from drc.store.run_folder import RunFolder
 from drc.training.distill import teacher_factor
 from drc.training.metrics import require_tracker
-from drc.training.processes import process_share
 from drc.training.validation import Measure
 from drc.training_api import new_dual, require_weight, train
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data.colour import luma
-from drc.errors import DataError
 
 _KEYS = (("lr", "hr"), ("lq", "gt"))
 _ACCEPTED = "a batch is (lr, hr), or a dict with lr and hr, or with lq and gt"

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drc.artifacts.atomic import atomic_write
+from drc.core.errors import DataError, RunError
+from drc.core.files import atomic_write
+from drc.core.runtime import Progress
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs, load_hr
 from drc.data.images import write_image
-from drc.errors import DataError, RunError
-from drc.runtime import Progress
 
 
 def build_blind_set(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from drc.core.errors import DataError
 from drc.data.folders import ImagePair, Split
-from drc.errors import DataError
 
 # No scene is in both splits: the two motorcycle photos are one stereo view.
 _PHOTOS: dict[str, tuple[str, ...]] = {

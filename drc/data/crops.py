@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from drc.core.errors import UsageError
 from drc.data.degrade import Degradation
 from drc.data.draws import CACHE_BYTES, Item, RandomCrops
 from drc.data.folders import ImagePair, check_match, load_pair
@@ -16,7 +17,6 @@ from drc.data.images import Picture, to_unit
 from drc.data.loader import OnSkip, StepLoader
 from drc.data.matlab import REACH, downscale, downscale_window
 from drc.data.windows import random_view, span, window
-from drc.errors import UsageError
 
 
 class ImageDataset(Dataset[Item]):

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from drc.core.errors import DataError
 from drc.data.levels import Levels, with_transparent
-from drc.errors import DataError
 
 _WHITE16 = 65535
 _WHITE12 = 4095

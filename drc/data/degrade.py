@@ -20,10 +20,10 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional as F
 
+from drc.core.errors import DataError, UsageError
 from drc.data.kernels import gaussian_kernel, random_anisotropic, random_isotropic
 from drc.data.matlab import REACH, downscale, nearest, round8
 from drc.data.windows import shrink_window
-from drc.errors import DataError, UsageError
 
 Kind = Literal["iso", "aniso", "nearest", "blur"]
 Borders = Literal["reflect", "replicate"]

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from drc.config_base import SMALLEST_PATCH
+from drc.core.errors import DataError
 from drc.data.cache import ImageCache
 from drc.data.images import Picture, image_size
-from drc.errors import DataError
+from drc.settings.base import SMALLEST_PATCH
 
 Item = dict[str, Any]
 Skipped = tuple[int, str]

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data.colour import luma
 from drc.data.degrade import Degradation
 from drc.data.matlab import downscale
-from drc.errors import DataError
 
 SIGMAS = tuple(round(0.1 * step, 1) for step in range(4, 41))
 """Blurs that are tried, in HR pixels."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data.images import SUFFIXES, read_image
 from drc.data.matlab import downscale
-from drc.errors import DataError
 
 Split = Literal["train", "test"]
 

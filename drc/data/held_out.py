@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, load_hr, load_pair
 from drc.data.images import to_unit
-from drc.errors import DataError
 
 _SHARE = 5
 _SMALLEST = 11  # pixels of the window of SSIM, which is measured along

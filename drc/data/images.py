@@ -14,11 +14,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from drc.artifacts.atomic import atomic_write
+from drc.core.errors import DataError
+from drc.core.files import atomic_write
 from drc.data.deep import no_warnings, open_image, read_deep
 from drc.data.levels import to_8bit
 from drc.data.tiff import is_tiff, read_tiff, tiff_size
-from drc.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File name endings (in lower case) that count as images when a folder is listed."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drc.artifacts.atomic import write_text
+from drc.core.errors import DataError, RunError
+from drc.core.files import write_text
 from drc.data.folders import ImagePair
-from drc.errors import DataError, RunError
 
 _SHOWN = 3
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from drc.errors import UsageError
+from drc.core.errors import UsageError
 
 
 def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float = 0.0) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from drc.core.errors import DataError, UsageError
 from drc.data.draws import Item, RandomCrops, Skipped, Skips
-from drc.errors import DataError, UsageError
 
 OnSkip = Callable[[str], None]
 """Told of every image that is left out, once, in one line."""
@@ -33,7 +33,7 @@ class StepLoader(DataLoader[Any]):
         start: the first step.
         workers: processes that load; 0 to load in this one.
         share: the number of this process and how many there are. Each takes equally many rows of
-            every batch, as `drc.training.processes.share_of` would of the whole one: where they do
+            every batch, as `drc.core.joining.share_of` would of the whole one: where they do
             not go round, early rows fill up. Other rows are not read.
         on_skip: told of unusable images.
 

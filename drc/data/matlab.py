@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from drc.core.errors import DataError
 from drc.data.windows import shrink_window
-from drc.errors import DataError
 
 REACH = 2
 """The cubic kernel reaches two LR pixels to each side."""

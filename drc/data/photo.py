@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from drc.core.errors import DataError
 from drc.data.deep import bits_not_read, no_warnings, open_image, raw_mode, read_deep, read_grey16
 from drc.data.images import opened
 from drc.data.levels import Levels, to_8bit, upright
 from drc.data.tiff import read_tiff
-from drc.errors import DataError
 
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La")

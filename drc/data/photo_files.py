@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drc.artifacts.atomic import write_bytes
+from drc.core.errors import DataError, UsageError
+from drc.core.files import write_bytes
 from drc.data.deep import encode_png16, encode_tiff16
 from drc.data.photo import Photo
-from drc.errors import DataError, UsageError
 
 DEFAULT_QUALITY = 95
 

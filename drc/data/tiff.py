@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from drc.core.errors import DataError
 from drc.data.levels import Levels, upright
-from drc.errors import DataError
 
 if TYPE_CHECKING:
     from tifffile import TiffPage

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data.draws import CACHE_BYTES, Item, RandomCrops
 from drc.data.images import SUFFIXES, Picture, to_unit
 from drc.data.loader import OnSkip, StepLoader
 from drc.data.video import VIDEO_SUFFIXES, read_frames
 from drc.data.windows import random_view
-from drc.errors import DataError
 
 Source = Path | str | Sequence[Path | str] | Sequence[Tensor]
 """A folder of images, a video file, a list of image files, or images decoded already."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drc.errors import DataError, UsageError
+from drc.core.errors import DataError, UsageError
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
 """File name endings (in lower case) that count as videos."""

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from drc.errors import UsageError, unknown_name
+from drc.core.errors import UsageError, unknown_name
+from drc.core.runtime import Progress, resolve_device
 from drc.evaluation.latency import Pass, interleave, warm_up
 from drc.evaluation.peak_memory import peak_mib
 from drc.graph.surgery import copy_of
-from drc.models.traits import get_traits
-from drc.runtime import Progress, resolve_device
+from drc.networks.traits import get_traits
 
 MODES = {
     "eager": "float32, as the network is",

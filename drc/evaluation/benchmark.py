@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drc.config import TILE_OVERLAP
+from drc.core.errors import DataError, DrcError, ModelError
+from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.bundled import bundled_pairs
 from drc.data.colour import luma
 from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
-from drc.errors import DataError, DrcError, ModelError
 from drc.evaluation.blur import KernelScore, score_kernel
 from drc.evaluation.image import psnr_y, ssim_y
 from drc.evaluation.inference import Inference, borrowed
-from drc.models.blind import KernelEstimator
-from drc.models.traits import Traits, get_traits
-from drc.runtime import Progress, resolve_device
+from drc.networks.blind import KernelEstimator
+from drc.networks.traits import Traits, get_traits
+from drc.settings.runs import TILE_OVERLAP
 
 BUNDLED = "bundled"
 
@@ -71,7 +71,7 @@ def evaluate(
     The output is clamped and rounded to 8 bits, and compared with HR on the luma of MATLAB's
     YCbCr, without a border of `scale` pixels. A network of one channel gets the luma of RGB
     images, rounded to 8 bits. The network returns to its own device and mode. Of a network that
-    estimates blur kernels (`drc.models.blind`) they are compared with what the images show, where
+    estimates blur kernels (`drc.networks.blind`) they are compared with what the images show, where
     these go through whole and once, and are no smaller than the kernel.
 
     Args:

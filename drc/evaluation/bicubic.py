@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from drc.data.matlab import upscale
-from drc.models.traits import Traits, set_traits
+from drc.networks.traits import Traits, set_traits
 
 
 class Bicubic(nn.Module):

@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 from drc.evaluation.inference import borrowed, on_image
 from drc.graph.surgery import copy_of
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from drc.core.errors import DataError
 from drc.data import colour
-from drc.errors import DataError
 
 Plane = npt.NDArray[np.float64]
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from drc.config import TILE_OVERLAP
+from drc.core.runtime import eval_mode
 from drc.evaluation.ensemble import self_ensemble
 from drc.evaluation.tiling import MULTIPLE, check_tile, upscale_tiled
-from drc.models.traits import final_output, possible_channels
-from drc.runtime import eval_mode
+from drc.networks.traits import final_output, possible_channels
+from drc.settings.runs import TILE_OVERLAP
 
 Outcome = TypeVar("Outcome")
 

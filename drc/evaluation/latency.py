@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.core.runtime import Progress, resolve_device
 from drc.evaluation.inference import borrowed, on_image
-from drc.runtime import Progress, resolve_device
 
 _WARM_UP = 2
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from drc.artifacts.atomic import write_json
-from drc.errors import RunError
+from drc.core.errors import RunError
+from drc.core.files import write_json
 from drc.evaluation.latency import steady_clock, synchronize
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 from drc.evaluation.inference import borrowed, on_image
 from drc.evaluation.latency_table import LayerShape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 
 Size = tuple[int, int]
 """Height and width."""

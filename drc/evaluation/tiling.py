@@ -8,8 +8,8 @@ from itertools import product
 
 from torch import Tensor
 
-from drc.config import TILE_OVERLAP
-from drc.errors import ModelError, UsageError
+from drc.core.errors import ModelError, UsageError
+from drc.settings.runs import TILE_OVERLAP
 
 MULTIPLE = 32
 """Where tiles start: a multiple of the windows in use, 8 (SwinIR), 16 (HAT) and 8x32 (DAT)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from drc.errors import ExportError
+from drc.core.errors import ExportError
 from drc.exporters.base import FLOAT, ConversionError, Format, Request, Runtime
 from drc.exporters.parity import TOLERANCES, Check, check
 from drc.exporters.smallest import smallest_of_file, smallest_of_network

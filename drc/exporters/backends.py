@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drc.errors import DrcError, ExportError, ModelError
+from drc.core.errors import DrcError, ExportError, ModelError
 from drc.evaluation.latency import Pass
 from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
 from drc.exporters.memory import peak_mib

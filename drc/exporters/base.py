@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from drc.errors import ModelError, UsageError, unknown_name
+from drc.core.errors import ModelError, UsageError, unknown_name
 from drc.exporters.wrapper import UnitNetwork
 
 FLOAT, HALF, INT8 = "fp32", "fp16", "int8"

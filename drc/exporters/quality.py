@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from drc.core.runtime import Progress
 from drc.evaluation.benchmark import BUNDLED, evaluate
 from drc.exporters.base import Runtime
 from drc.exporters.wrapper import UnitNetwork
-from drc.models.traits import Traits, set_traits
-from drc.runtime import Progress
+from drc.networks.traits import Traits, set_traits
 
 
 @dataclass(frozen=True)

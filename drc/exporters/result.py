@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drc.artifacts.atomic import write_json
-from drc.artifacts.plan import check_version
-from drc.errors import RunError
+from drc.core.errors import RunError
+from drc.core.files import write_json
 from drc.exporters.parity import Check, Tolerance
 from drc.exporters.quality import Quality
+from drc.store.plan import check_version
 
 SCHEMA_VERSION = 1
 RECORD = "export.json"

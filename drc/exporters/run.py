@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from drc import __version__
-from drc.errors import ExportError, RunError, UsageError
+from drc.core.errors import ExportError, RunError, UsageError
+from drc.core.runtime import Progress
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.sides import round_up
 from drc.exporters.attempt import Made, make, move
@@ -24,7 +25,6 @@ from drc.exporters.quality import measure
 from drc.exporters.result import Exported
 from drc.exporters.timing import measure_speed
 from drc.exporters.wrapper import UnitNetwork
-from drc.runtime import Progress
 
 _TIMED = 96
 _OPSETS = range(17, 24)

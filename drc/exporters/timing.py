@@ -8,10 +8,10 @@ from statistics import median
 import numpy as np
 import torch
 
+from drc.core.runtime import Progress
 from drc.evaluation.latency import interleave, warm_up
 from drc.exporters.base import Runtime
 from drc.exporters.result import Speed
-from drc.runtime import Progress
 
 _CPU = torch.device("cpu")
 

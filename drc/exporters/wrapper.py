@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from drc.exporters.bicubic import enlarge
-from drc.models.traits import Traits, final_output, get_traits, plain_network
+from drc.networks.traits import Traits, final_output, get_traits, plain_network
 
 INPUT, OUTPUT = "lr", "sr"
 """The names of the exported network's input and output."""

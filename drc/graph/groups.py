@@ -10,7 +10,7 @@ import numpy as np
 
 from drc.graph.ids import CONSTANT, FIXED_COUNT, IdSpace, Resolution, Slot
 from drc.graph.rectangles import Alignment, align
-from drc.graph.sizes import SizeCall
+from drc.graph.sizes.calls import SizeCall
 
 _NO_CHANNELS = (
     "nothing reads it", "looked up by position", "meets a dimension that carries no", CONSTANT,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from drc.errors import ModelError
-from drc.models.traits import needed_inputs, possible_channels
+from drc.core.errors import ModelError
+from drc.networks.traits import needed_inputs, possible_channels
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """One image batch, a tuple of positional arguments, or a mapping of keyword arguments."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.runtime import eval_mode, forward_hooks
+from drc.core.runtime import eval_mode, forward_hooks
 
 LinearMap = nn.Conv2d | nn.Linear
 

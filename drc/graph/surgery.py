@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
-from drc.graph.resize import attach
-from drc.graph.sizes import SizeRule, compose, rules_at
+from drc.graph.sizes.calls import SizeRule, compose, rules_at
+from drc.graph.sizes.recorder import attach
 
 KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 """Group name -> atoms kept, ascending: one list for all blocks of the group, or one per block,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, find_groups
 from drc.graph.ids import IdSpace
 from drc.graph.inputs import Inputs, example_input, map_inputs
-from drc.graph.sizes import SizeCall
+from drc.graph.sizes.calls import SizeCall
 from drc.graph.surgery import copy_of, twin_of
 from drc.graph.tracer import run_traced
-from drc.graph.verify import CutError, verify
-from drc.models.traits import refuse_unreadable
+from drc.graph.verify.check import CutError, verify
+from drc.networks.traits import refuse_unreadable
 
 
 def trace(model: nn.Module, inputs: Inputs | None = None, *, check: bool = True) -> ChannelGraph:

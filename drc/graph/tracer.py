@@ -19,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from drc.errors import ModelError
+from drc.core.errors import ModelError
 from drc.graph.ids import IdSpace, compact, varying_dims
 from drc.graph.inputs import Inputs, call, tensors_of
-from drc.graph.resize import SizeRecorder
-from drc.graph.sizes import SizeCall
+from drc.graph.sizes.calls import SizeCall
+from drc.graph.sizes.recorder import SizeRecorder
 
 Layers = list[Tensor]
 Rule = Callable[["Tracer", Any, tuple, dict, Any], None]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import drc
-from drc.artifacts.plan import Plan
+from drc.core.runtime import Progress
 from drc.data.folders import ImagePair
 from drc.data.images import write_image
 from drc.evaluation.benchmark import Evaluation, ImageScore, evaluate
@@ -23,7 +23,7 @@ from drc.evaluation.complexity import Complexity, complexity
 from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency
 from drc.evaluation.latency_table import device_name
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
 from drc.report.kernels import kernel_errors, kernel_grid
 from drc.report.schema import (
     Counters,
@@ -35,7 +35,7 @@ from drc.report.schema import (
     Report,
     Side,
 )
-from drc.runtime import Progress
+from drc.store.plan import Plan
 
 TestData = str | Path | list[ImagePair] | Iterable[tuple[torch.Tensor, torch.Tensor]]
 

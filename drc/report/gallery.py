@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from drc.core.runtime import Progress, resolve_device
 from drc.data.colour import luma
 from drc.data.folders import ImagePair, load_pair
 from drc.data.images import to_uint8, to_unit
 from drc.data.matlab import upscale
 from drc.evaluation.image import psnr_y
 from drc.evaluation.inference import Inference, borrowed
-from drc.models.traits import get_traits
+from drc.networks.traits import get_traits
 from drc.report.schema import ImageQuality
-from drc.runtime import Progress, resolve_device
 
 DEFAULT_PHOTOS = 3
 MOST_PHOTOS = 8

@@ -14,7 +14,7 @@ from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph, Frozen, Group
 from drc.graph.ids import PER_ROW
 from drc.graph.trace import trace
-from drc.models.traits import plain_network
+from drc.networks.traits import plain_network
 
 LR_SIZE = (96, 96)
 

@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from torch import nn
 
+from drc.core.errors import DataError, DrcError, UsageError
+from drc.core.runtime import Progress
 from drc.data.folders import ImagePair, find_pairs
-from drc.errors import DataError, DrcError, UsageError
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.complexity import complexity
 from drc.evaluation.inference import Inference
-from drc.models.registry import get_preset
-from drc.models.weights import create_model, locate
-from drc.runtime import Progress
+from drc.networks.registry import get_preset
+from drc.networks.weights import create_model, locate
 
 BLIND = "DIV2KRK"
 

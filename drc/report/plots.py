@@ -8,8 +8,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drc.artifacts.atomic import atomic_write
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.core.files import atomic_write
 from drc.report.labels import Box, Label, beside, place_labels
 from drc.report.points import (
     KINDS,

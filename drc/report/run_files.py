@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from drc.artifacts.plan import Plan, check_version, first_problem
-from drc.artifacts.run_folder import RunFolder
-from drc.errors import RunError
+from drc.core.errors import RunError
 from drc.report.schema import SCHEMA_VERSION, Report
+from drc.store.plan import Plan, check_version, first_problem
+from drc.store.run_folder import RunFolder
 
 _LARGEST = 1e100
 """Of the values and steps that are drawn; beyond, the arithmetic of an axis overflows."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
-from drc.artifacts.plan import FrozenChannels
-from drc.artifacts.run_folder import is_seconds
+from drc.store.plan import FrozenChannels
+from drc.store.run_folder import is_seconds
 
 SCHEMA_VERSION = 1
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.config_training import FinetuneSettings
-from drc.errors import ModelError, UsageError
-from drc.models.traits import Traits, final_output, get_traits
+from drc.core.errors import ModelError, UsageError
+from drc.networks.traits import Traits, final_output, get_traits
+from drc.settings.training import FinetuneSettings
 from drc.training.losses import Outputs, full_precision
 
 Network = TypeVar("Network", bound=nn.Module)

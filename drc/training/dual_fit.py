@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drc.config_training import FinetuneSettings
+from drc.core.randomness import isolated
+from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
-from drc.models.dual import DualModel
-from drc.runtime import Progress, resolve_device
-from drc.training.randomness import isolated
+from drc.networks.dual import DualModel
+from drc.settings.training import FinetuneSettings
 from drc.training.schedule import learning_rate
 
 FIT_STEPS = 200

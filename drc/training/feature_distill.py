@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drc.errors import UsageError
+from drc.core.errors import UsageError
+from drc.core.runtime import eval_mode, forward_hooks
 from drc.graph.inputs import example_input
 from drc.graph.surgery import get_cut
-from drc.models.traits import get_traits
-from drc.runtime import eval_mode, forward_hooks
+from drc.networks.traits import get_traits
 from drc.training.distill import Teacher
 
 PLACES = 8

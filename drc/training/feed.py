@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drc.core.errors import DataError
+from drc.core.randomness import RandomState, RandomStream
 from drc.data.batches import BatchReader
-from drc.errors import DataError
-from drc.training.randomness import RandomState, RandomStream
 
 Batch = tuple[Tensor, ...]
 """LR and HR images, or LR images alone."""

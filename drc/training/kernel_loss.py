@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from drc.errors import DataError, UsageError
+from drc.core.errors import DataError, UsageError
 
 _FLOOR = 1e-20
 """Keeps the division finite where the image has nothing at a frequency."""

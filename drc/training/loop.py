@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from drc.config_training import FinetuneSettings
-from drc.errors import DrcError, TrainingError, UsageError
-from drc.models.dual import AnyDual
-from drc.runtime import Progress, resolve_device
+from drc.core.errors import DrcError, TrainingError, UsageError
+from drc.core.joining import apart, join_processes, losses_told
+from drc.core.randomness import isolated
+from drc.core.runtime import Progress, resolve_device
+from drc.networks.dual import AnyDual
+from drc.settings.training import FinetuneSettings
 from drc.training.feed import Batch, LoaderSource
 from drc.training.interrupt import Interruption
 from drc.training.metrics import MetricsFile
 from drc.training.pieces import is_out_of_memory
-from drc.training.processes import apart, join_processes, losses_told
-from drc.training.randomness import isolated
 from drc.training.run import Job, Run
 from drc.training.validation import Measure
 
@@ -47,7 +47,7 @@ def finetune(
     The loss is `primal * L1(P(x), y) + distill * L1(P(x), teacher(x)) + dual_weight * L1(D(P(x)),
     x)`, summed over the levels of a pyramid, in the network's own range. With `features`, layers
     are compared too, as `FeatureDistillation` does. A network that estimates
-    a blur kernel (`drc.models.blind`) also learns that, by `kernel_weight * L1(kernel, target)`,
+    a blur kernel (`drc.networks.blind`) also learns that, by `kernel_weight * L1(kernel, target)`,
     the target being what the LR images, compared with bicubic ones, show of their blur.
     Unpaired LR images take part in the dual loss alone.
 

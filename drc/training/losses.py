@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
+from drc.core.errors import ModelError
 from drc.data.matlab import downscale
-from drc.errors import ModelError
-from drc.models.traits import sr_images
+from drc.networks.traits import sr_images
 
 DUAL_WEIGHT = 0.1
 

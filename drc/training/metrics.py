@@ -11,8 +11,8 @@ from typing import Any
 from accelerate.tracking import TensorBoardTracker
 from accelerate.utils import is_tensorboard_available
 
-from drc.artifacts.atomic import write_text
-from drc.errors import RunError, UsageError
+from drc.core.errors import RunError, UsageError
+from drc.core.files import write_text
 
 
 class Meter:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drc.config_training import FinetuneSettings
+from drc.core.errors import UsageError
 from drc.data.matlab import downscale
-from drc.errors import UsageError
+from drc.settings.training import FinetuneSettings
 from drc.training.distill import Teacher, output_loss
 from drc.training.feature_distill import FeatureDistillation
 from drc.training.kernel_loss import kernel_loss, kernel_target

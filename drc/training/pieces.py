@@ -9,8 +9,8 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
-from drc.errors import TrainingError
-from drc.training.randomness import RandomState
+from drc.core.errors import TrainingError
+from drc.core.randomness import RandomState
 
 Work = Callable[[tuple[Tensor, ...]], Tensor]
 """Forward and backward pass of a part of a batch; returns what is to be averaged."""

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from drc.artifacts.atomic import write_bytes
-from drc.artifacts.plan import fingerprint
-from drc.config_training import FinetuneSettings
-from drc.errors import RunError
-from drc.models.blind import KernelEstimator
+from drc.core.errors import RunError
+from drc.core.files import write_bytes
+from drc.networks.blind import KernelEstimator
+from drc.settings.training import FinetuneSettings
+from drc.store.plan import fingerprint
 
 SCHEMA_VERSION = 2
 _FORMAT = "drc-training"

@@ -13,12 +13,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from drc.config_training import FinetuneSettings
+from drc.core.errors import ModelError, TrainingError, UsageError
+from drc.core.joining import share_of
+from drc.core.randomness import RandomState
 from drc.data.batches import LrReader
-from drc.errors import ModelError, TrainingError, UsageError
-from drc.models.blind import KernelEstimator, WithKernel
-from drc.models.dual import AnyDual
-from drc.models.traits import get_traits
+from drc.networks.blind import KernelEstimator, WithKernel
+from drc.networks.dual import AnyDual
+from drc.networks.traits import get_traits
+from drc.settings.training import FinetuneSettings
 from drc.training.distill import Teacher, private_copy, teacher_factor
 from drc.training.ema import Ema
 from drc.training.feature_distill import compare
@@ -26,8 +28,6 @@ from drc.training.feed import Batch, Feed, LoaderSource
 from drc.training.metrics import Meter
 from drc.training.objective import TERMS, Objective
 from drc.training.pieces import fewest_pieces, in_pieces
-from drc.training.processes import share_of
-from drc.training.randomness import RandomState
 from drc.training.resume import identify, read_checkpoint, write_checkpoint
 from drc.training.schedule import learning_rate
 from drc.training.validation import Best, Measure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from drc.config_training import FinetuneSettings
+from drc.settings.training import FinetuneSettings
 
 _LONGEST_WARMUP = 0.2  # of the run, so that a short run still trains at its peak
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from drc.config import TILE_OVERLAP
+from drc.core.errors import DataError
 from drc.data.images import to_uint8, to_unit
 from drc.data.photo import photo_of, read_photo
-from drc.errors import DataError
+from drc.settings.runs import TILE_OVERLAP
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.network import torch_upscaler
 

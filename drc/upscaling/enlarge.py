@@ -13,14 +13,14 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
-from drc.config import TILE_OVERLAP
+from drc.core.errors import DataError, UsageError
 from drc.data.colour import from_luma, luma
 from drc.data.levels import Levels
 from drc.data.matlab import upscale as bicubic
 from drc.data.photo import Photo
-from drc.errors import DataError, UsageError
 from drc.evaluation.inference import Inference
 from drc.evaluation.tiling import MULTIPLE, spans
+from drc.settings.runs import TILE_OVERLAP
 from drc.upscaling.network import TooLargeError, Upscaler
 
 WHOLE = 512 * 512

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from drc.core.errors import DataError, UsageError, unknown_name
 from drc.data.images import SUFFIXES
 from drc.data.photo_files import FORMATS, OFFERED, format_of
 from drc.data.video import VIDEO_SUFFIXES
-from drc.errors import DataError, UsageError, unknown_name
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drc.errors import DrcError, ModelError, UsageError
+from drc.core.errors import DrcError, ModelError, UsageError
+from drc.core.runtime import resolve_device
 from drc.evaluation.inference import Inference, borrowed
-from drc.models.traits import final_output, get_traits
-from drc.runtime import resolve_device
+from drc.networks.traits import final_output, get_traits
 from drc.training.pieces import is_out_of_memory
 
 AMP = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}

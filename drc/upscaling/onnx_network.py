@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from drc.errors import ModelError, UsageError, WeightsError
+from drc.core.errors import ModelError, UsageError, WeightsError
 from drc.evaluation.sides import SIZES, Size, round_up, smallest_multiple
 from drc.upscaling.network import Upscaler
 

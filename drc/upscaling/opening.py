@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
-from drc.artifacts.run_folder import COMPRESSION, RunFolder
-from drc.errors import RunError, UsageError
-from drc.models.resolve import open_network, open_saved
-from drc.runtime import Progress
+from drc.core.errors import RunError, UsageError
+from drc.core.runtime import Progress
+from drc.opening import open_network, open_saved
+from drc.store.run_folder import COMPRESSION, RunFolder
 from drc.upscaling.network import Upscaler, torch_upscaler
 from drc.upscaling.onnx_network import onnx_upscaler
 

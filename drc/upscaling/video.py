@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from drc.artifacts.atomic import atomic_write
+from drc.core.errors import DataError, RunError, UsageError
+from drc.core.files import atomic_write
+from drc.core.runtime import Progress
 from drc.data.photo import Photo
 from drc.data.photo_files import write_photo
 from drc.data.video import VIDEO_SUFFIXES, import_av
-from drc.errors import DataError, RunError, UsageError
-from drc.runtime import Progress
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.jobs import Naming, is_folder, refuse_existing
 from drc.upscaling.run import Outcome, check_present

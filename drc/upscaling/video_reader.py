@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drc.errors import DataError
+from drc.core.errors import DataError
 
 BT709 = 1
 """The YUV of high definition, as files tell it."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from drc.graph.groups import ChannelGraph
 from drc.graph.ids import PER_ROW
 from drc.graph.inputs import Inputs, call, tensors_of
-from drc.graph.masked import run_masked
 from drc.graph.surgery import KeepSets, cut
+from drc.graph.verify.masked import run_masked
 
 Keep = dict[str, list[list[int]]]
 

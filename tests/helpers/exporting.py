@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from drc.data.bundled import bundled_pairs
 from drc.data.images import read_image, to_unit
-from drc.models.drn import DRN
-from drc.models.traits import Traits, set_traits
+from drc.networks.traits import Traits, set_traits
+from drc.networks.zoo.drn import DRN
 
 Array = npt.NDArray[np.float32]
 

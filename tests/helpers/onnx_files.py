@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drc.data.images import to_uint8, to_unit
-from drc.models.traits import Traits, set_traits
+from drc.networks.traits import Traits, set_traits
 
 
 class ConvShuffle(nn.Module):

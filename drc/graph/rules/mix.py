@@ -1,7 +1,7 @@
 """Statistics over channels: sums, means, norms, softmax, normalisation layers.
 
 A channel that takes part in a statistic can go: the statistic is then one of fewer channels, as
-it is in the smaller network. (Masking must leave the channel out too: `drc.graph.masked`.)
+it is in the smaller network. (Masking must leave the channel out too: `drc.graph.verify.masked`.)
 """
 
 from __future__ import annotations

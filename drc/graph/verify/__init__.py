@@ -1,0 +1,1 @@
+"""Proof that a cut network computes what the masked one does."""

@@ -1,0 +1,1 @@
+"""Convolutions that compute one, folded into one."""

@@ -1,0 +1,195 @@
+"""Second-order Taylor importance on the dual regression loss.
+
+Multiply every atom by a gate of value 1. To second order, closing the gate changes the loss by
+half its second derivative, which the Fisher approximation replaces by the mean squared gradient
+of the gate (Molchanov et al., CVPR 2019). The gradient is read off the weights: scaling a
+channel scales the input slices of all layers that read it, so dL/dgate = sum of w * dL/dw there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drc.core.errors import DataError, TrainingError
+from drc.core.messages import size
+from drc.core.processes import deal, in_order, is_first
+from drc.core.runtime import eval_mode
+from drc.graph.groups import Group, Slice
+from drc.selection.criteria.base import Calibration, Scores, register
+from drc.training.losses import Outputs, dual_regression_loss
+
+Objective = Callable[[Calibration, Outputs, Tensor, Tensor], Tensor]
+
+
+@register("dual_taylor", by_crops=True)
+def dual_taylor(calibration: Calibration) -> Scores:
+    """Mean over single crops of the squared gate gradient, in squared units of the loss."""
+    return mean_gate_power(calibration, 2)
+
+
+def mean_gate_power(calibration: Calibration, power: int) -> Scores:
+    """Mean over the calibration crops, one by one, of |dL/dgate| to a power."""
+    groups = calibration.graph.groups
+    totals = {group.name: np.zeros((group.blocks, group.size)) for group in groups}
+    crops = in_order(list(gate_gradients(calibration)))
+    for gradients in crops:
+        for group, gradient in zip(groups, gradients, strict=True):
+            totals[group.name] += np.abs(gradient) ** power
+    return {name: total / max(1, len(crops)) for name, total in totals.items()}
+
+
+def gate_gradients(
+    calibration: Calibration,
+    gates: list[list[Slice]] | None = None,
+    objective: Objective | None = None,
+    before: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The number of a crop and its dL/dgate of every channel: `(blocks, atoms)` per group.
+
+    One process goes through all calibration crops; several deal them among themselves.
+
+    Args:
+        calibration: network, groups and data.
+        gates: per group, the slices that carry its gates; None for those of `gate_slices`.
+        objective: what to derive, as `objective(calibration, outputs, lr, hr)`; None for the dual
+            regression loss.
+        before: told the number of each crop before it goes through the network.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    model, groups = calibration.model, calibration.graph.groups
+    required = {name: p.requires_grad for name, p in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    readers = gates or [gate_slices(group) for group in groups]
+    needed = sorted({part.tensor for slices in readers for part in slices} & parameters.keys())
+    tensors = [parameters[name] for name in needed]
+    try:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in needed)
+        for number, (lr, hr) in dealt_crops(calibration):
+            if before is not None:
+                before(number)
+            # Through the image everything is reached, also what only hooks ask for.
+            image = lr.clone().requires_grad_()
+            with eval_mode(model):
+                outputs = calibration.model(image.clone())
+                loss = (objective or regression_loss)(calibration, outputs, lr, hr)
+                *found, _ = torch.autograd.grad(loss, [*tensors, image], allow_unused=True)
+            pulls = _pulls(needed, tensors, found, readers)
+            yield number, [_per_atom(g, s, pulls) for g, s in zip(groups, readers, strict=True)]
+            if calibration.progress and is_first():
+                done = min(number + size(), calibration.patches)
+                calibration.progress("sensitivity", done, calibration.patches, {})
+        calibration.crop_passes += calibration.patches
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(required[name])
+
+
+def regression_loss(calibration: Calibration, outputs: Outputs, lr: Tensor, hr: Tensor) -> Tensor:
+    """The dual regression loss of a network's images, as the calibration weighs it.
+
+    Raises:
+        TrainingError: it is not finite.
+    """
+    loss = dual_regression_loss(
+        outputs,
+        lr,
+        hr,
+        calibration.dual,
+        calibration.value_range,
+        calibration.dual_weight,
+    )
+    if not torch.isfinite(loss):
+        raise TrainingError("the dual regression loss is not finite on the calibration data")
+    return loss
+
+
+def gate_slices(group: Group) -> list[Slice]:
+    """The slices that carry a gate: the readers, or the first writer where no weight reads.
+
+    Channels that only meet each other (queries and keys) have no reading weight; there the gate
+    sits on the module that writes the first of them. Every block has slices of its own.
+    """
+    gates = []
+    for block in range(group.blocks):
+        parts = [_in_block(part, block) for part in group.slices if block in part.block]
+        readers = [part for part in parts if part.read]
+        first = parts[0].tensor.rpartition(".")[0]
+        gates += readers or [p for p in parts if p.tensor.rpartition(".")[0] == first]
+    return gates
+
+
+def _in_block(part: Slice, block: int) -> Slice:
+    columns = part.block == block
+    return replace(part, indices=part.indices[:, columns], block=part.block[columns])
+
+
+def single_crops(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    """The calibration crops one by one, `(1, C, h, w)`, going round the data when it is short.
+
+    Raises:
+        DataError: there are none.
+    """
+    return itertools.islice(_endless(calibration), calibration.patches)
+
+
+def dealt_crops(calibration: Calibration) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """The crops of `single_crops` that are this process's, with their numbers, on its device.
+
+    Raises:
+        DataError: there are none.
+    """
+    device = next(calibration.model.parameters()).device
+    if size() == 1:
+        yield from enumerate(single_crops(calibration))
+        return
+    crops = (tuple(x.cpu().clone() for x in crop) for crop in single_crops(calibration))
+    for number, (lr, hr) in deal(crops):
+        yield number, (lr.to(device), hr.to(device))
+
+
+def _endless(calibration: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        empty = True
+        for lr, hr in calibration.batches:
+            for i in range(len(lr)):
+                empty = False
+                yield lr[i : i + 1], hr[i : i + 1]
+        if empty:
+            raise DataError("the loader gives no batches; calibration needs images")
+
+
+def _pulls(
+    names: list[str], tensors: list[nn.Parameter], gradients: list, readers: list[list[Slice]]
+) -> dict[tuple[str, int], np.ndarray]:
+    """sum of w * dL/dw for every index of every dimension that some gate uses."""
+    products = {
+        name: tensor.detach() * gradient
+        for name, tensor, gradient in zip(names, tensors, gradients, strict=True)
+        if gradient is not None
+    }
+    pulls = {}
+    for part in itertools.chain.from_iterable(readers):
+        key = (part.tensor, part.dim)
+        if part.tensor in products and key not in pulls:
+            product = products[part.tensor]
+            rest = [d for d in range(product.ndim) if d != part.dim]
+            pulls[key] = (product.sum(rest) if rest else product).double().cpu().numpy()
+    return pulls
+
+
+def _per_atom(group: Group, slices: list[Slice], pulls: dict) -> np.ndarray:
+    total = np.zeros((group.blocks, group.size))
+    for part in slices:
+        pull = pulls.get((part.tensor, part.dim))
+        if pull is not None:
+            total[part.block[0]] += pull[part.indices].sum(1)
+    return total

@@ -1,0 +1,303 @@
+"""The run folder: what one compression leaves on disk, and how the next command finds it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from drc.core.errors import RunError
+from drc.core.files import write_json, write_yaml
+from drc.store.plan import check_version, read_yaml
+
+SCHEMA_VERSION = 1
+DEFAULT_ROOT = Path("runs")
+_FORMAT = "drc-run"
+_LONGEST = 1e12  # seconds
+
+COMPRESSION = "compression"
+_STARTED_BY = {COMPRESSION: "search", "training": "train", "adaptation": "adapt"}
+"""Kind of run -> the command that starts one."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Make one with `create`, `open`, `newest` or `find`."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls,
+        output: Path | str | None,
+        model: str,
+        scale: int,
+        config: dict[str, Any],
+        kind: str = COMPRESSION,
+    ) -> RunFolder:
+        """Make a new run folder holding `config.yaml` and an empty `steps.json`.
+
+        Args:
+            output: where; None for `runs/<model>_x<scale>_<date>-<time>`, with the command that
+                starts such a run in front where that is not `search`, and `-2`, `-3`, ... after
+                it when that is taken.
+            model: registered name, or the class of a network of the user's.
+            scale: HR side over LR side.
+            config: resolved settings, plain types.
+            kind: `compression`, `training` or `adaptation`.
+
+        Raises:
+            RunError: `output` is not empty or is a file, or the system refuses.
+        """
+        stem = model if kind == COMPRESSION else f"{_STARTED_BY[kind]}_{model}"
+        run = cls(_claim_default(stem, scale) if output is None else _claim(Path(output)))
+        run.write_config(config)
+        # Last, because this file is what makes the folder a run.
+        head = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "created": _now()}
+        facts = {"kind": kind, "model": model, "scale": scale, "steps": {}}
+        write_json(run.steps_path, {**head, **facts})
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str, kind: str | None = COMPRESSION) -> RunFolder:
+        """Open an existing run folder, of a kind, or of any for None.
+
+        Raises:
+            RunError: the folder is missing or holds no run, one of another kind or of a newer drc.
+        """
+        run = cls(Path(path))
+        start = _STARTED_BY[kind or COMPRESSION]
+        if not run.path.is_dir():
+            raise RunError(f"there is no run folder {path}; run `drc {start}` first")
+        if not run.steps_path.is_file():
+            raise RunError(f"{path} is not a drc run folder: it holds no {run.steps_path.name}")
+        if run.kind != (kind or run.kind):
+            raise RunError(
+                f"{path} is a run of `drc {_STARTED_BY.get(run.kind, run.kind)}`, and this command "
+                f"goes on with those of `drc {start}`"
+            )
+        return run
+
+    @classmethod
+    def newest(cls, root: Path | str = DEFAULT_ROOT, kind: str | None = COMPRESSION) -> RunFolder:
+        """The run of a kind, or of any for None, under `root` that was created last.
+
+        Other folders are passed over.
+
+        Raises:
+            RunError: there is no run, or a run's record is damaged.
+        """
+        runs = [cls(steps.parent) for steps in Path(root).glob(f"*/{cls(Path()).steps_path.name}")]
+        runs = [run for run in runs if run.kind == (kind or run.kind)]
+        if not runs:
+            start = _STARTED_BY[kind or COMPRESSION]
+            raise RunError(f"no run in {Path(root)}/; run `drc {start}` first, or pass --run DIR")
+        return max(runs, key=lambda run: (str(run._read_record()["created"]), run.path.name))
+
+    @classmethod
+    def find(
+        cls,
+        run: Path | str | None,
+        root: Path | str = DEFAULT_ROOT,
+        kind: str | None = COMPRESSION,
+    ) -> RunFolder:
+        """Open `run`, or the newest one for None. Raises RunError as those do."""
+        return cls.newest(root, kind) if run is None else cls.open(run, kind)
+
+    @property
+    def kind(self) -> str:
+        """What sort of run it is. Raises RunError when its record is damaged."""
+        return str(self._read_record().get("kind", COMPRESSION))
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def steps_path(self) -> Path:
+        return self.path / "steps.json"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.path / "plan.yaml"
+
+    @property
+    def front_path(self) -> Path:
+        """The folder of the plans of a search for several ratios."""
+        return self.path / "plans"
+
+    def front_plan_path(self, ratio: float) -> Path:
+        """Where the plan for one of several ratios lies: `plans/ratio_0.50.yaml`."""
+        short = f"{ratio:.2f}"
+        return self.front_path / f"ratio_{short if float(short) == ratio else ratio}.yaml"
+
+    @property
+    def first_round(self) -> RunFolder:
+        """The run folder, inside this one, of the first of two rounds."""
+        return RunFolder(self.path / "round1")
+
+    @property
+    def dual_path(self) -> Path:
+        return self.path / "dual.safetensors"
+
+    @property
+    def pruned_path(self) -> Path:
+        return self.path / "pruned.safetensors"
+
+    @property
+    def finetuned_path(self) -> Path:
+        return self.path / "finetuned.safetensors"
+
+    @property
+    def trained_path(self) -> Path:
+        """The network that a training or an adaptation made."""
+        return self.path / "trained.safetensors"
+
+    @property
+    def start_dual_path(self) -> Path:
+        """The dual model that an adaptation started with."""
+        return self.path / "start_dual.safetensors"
+
+    @property
+    def estimate_path(self) -> Path:
+        """How the images without HR were found to be made."""
+        return self.path / "degradation.json"
+
+    @property
+    def inventory_path(self) -> Path:
+        """The list of the training images."""
+        return self.path / "images.tsv"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def markdown_path(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def page_path(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
+
+    @property
+    def plots_path(self) -> Path:
+        """The folder of the plots as pictures."""
+        return self.path / "plots"
+
+    @property
+    def kernels_path(self) -> Path:
+        return self.path / "kernels.png"
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings in `config.yaml`. Raises RunError when it is missing or corrupt."""
+        return read_yaml(self.config_path, "the settings of the run; run `drc search` again")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replace `config.yaml`, atomically. Raises RunError when the system refuses."""
+        write_yaml(self.config_path, config)
+
+    def read_steps(self) -> dict[str, dict[str, Any]]:
+        """What the steps done so far recorded, by step, in the order they were first done.
+
+        Raises:
+            RunError: `steps.json` is missing or damaged.
+        """
+        return self._read_record()["steps"]
+
+    def record_step(self, name: str, facts: dict[str, Any]) -> None:
+        """Set one step's entry in `steps.json`, atomically; an earlier one of that name goes.
+
+        Args:
+            name: `search`, `prune`, `finetune`, ...
+            facts: plain JSON values, such as `{"seconds": 12.5}`.
+
+        Raises:
+            RunError: `steps.json` is damaged, or the system refuses.
+        """
+        record = self._read_record()
+        record["steps"][name] = facts
+        write_json(self.steps_path, record)
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.steps_path.read_text("utf-8"))
+        except OSError as error:
+            raise RunError(f"cannot read {self.steps_path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise RunError(self._damaged()) from error
+        if not isinstance(record, dict) or record.get("format") != _FORMAT:
+            raise RunError(self._damaged())
+        check_version(record.get("schema_version"), SCHEMA_VERSION, self.steps_path)
+        steps = record.get("steps")
+        if not isinstance(steps, dict) or "created" not in record:
+            raise RunError(self._damaged())
+        if not all(map(_are_facts, steps.values())):
+            raise RunError(self._damaged())
+        return record
+
+    def _damaged(self) -> str:
+        return f"{self.steps_path} is damaged; move {self.path} away, or pass --run with another"
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a step can have taken that long; what a damaged file holds cannot be added up."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= _LONGEST
+
+
+def _are_facts(facts: object) -> bool:
+    """Whether those of a step can be read: its seconds, and what it says in words."""
+    if not isinstance(facts, dict) or not is_seconds(facts.get("seconds", 0)):
+        return False
+    return all(isinstance(facts.get(name, ""), str) for name in ("calibration", "recovery"))
+
+
+def _claim(folder: Path) -> Path:
+    """Make `folder`, which must be new or empty."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise RunError(f"cannot use {folder} as a run folder: {reason}; choose another") from error
+    if taken and RunFolder(folder).steps_path.is_file():
+        raise RunError(f"{folder} already holds a run; pass --run to go on with it, or a new name")
+    if taken:
+        raise RunError(f"{folder} is not empty and not a run of drc's; choose a new folder")
+    return folder
+
+
+def _claim_default(model: str, scale: int) -> Path:
+    """Make the first free default folder; mkdir decides between two processes."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "-", model)
+    stem = f"{safe}_x{scale}_{datetime.now():%Y%m%d-%H%M%S}"
+    number = 1
+    while True:
+        folder = DEFAULT_ROOT / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not DEFAULT_ROOT.is_dir():
+                raise RunError(f"{DEFAULT_ROOT} is not a folder; pass --output DIR") from None
+            number += 1
+        except OSError as error:
+            raise RunError(f"cannot make {folder}: {error.strerror}; pass --output DIR") from error
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
