@@ -133,7 +133,7 @@ def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path)
             make = ["degrade", data / "benchmark" / part / "HR", test / part, "--quiet"]
             subprocess.run([sys.executable, "-m", "drc", *map(str, make)], check=True)
     if not dual.is_file():
-        settings["finetune"] = {"dual_weight": 0}
+        settings["recovery"] = {"dual_weight": 0}
     if settings:
         config = folder / "settings.yaml"
         config.write_text(yaml.safe_dump(settings))

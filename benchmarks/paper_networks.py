@@ -28,7 +28,7 @@ from drc.data.degrade import Degradation
 from drc.evaluation.complexity import complexity
 from drc.networks.traits import get_traits
 from drc.settings.runs import SearchSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.dual_fit import fit_dual
 
 JOBS = (("allocate", 0.3), ("dense", 0.0))
@@ -53,7 +53,7 @@ class PaperBench(Bench):
         self.degradation = Degradation("aniso", 4) if network == "dcls" else None
         torch.manual_seed(seed)
         initial = drc.create_model(network)
-        training = FinetuneSettings(steps=train_steps, distill=0.0, dual_weight=0.0, lr=4e-4)
+        training = RecoverySettings(steps=train_steps, distill=0.0, dual_weight=0.0, lr=4e-4)
         start = time.perf_counter()
         self.dense = drc.finetune(
             initial,

@@ -18,7 +18,7 @@ from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.evaluation.bicubic import Bicubic
 from drc.networks.dual import AnyDual
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 
 
 def run(bench: Bench, name: str, jobs: Sequence[tuple[str, float]]) -> None:
@@ -42,7 +42,7 @@ class Bench:
     def __init__(self, steps: int, seed: int) -> None:
         self.folder = shared_folder() / "data"
         self.pairs = find_pairs(self.folder / "BSDS400", 4)[:-HELD_OUT]
-        self.settings, self.seed = FinetuneSettings(steps=steps), seed
+        self.settings, self.seed = RecoverySettings(steps=steps), seed
 
     def facts(self) -> dict:
         """What all rows share, and the baseline."""

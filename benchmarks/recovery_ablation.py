@@ -22,7 +22,7 @@ from torch import nn
 import drc
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 
 ROWS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -70,7 +70,7 @@ class Bench:
     def __init__(self, steps: int, batch: int, patch: int, ratio: float, seed: int) -> None:
         pairs = find_pairs(shared_folder() / "data" / "BSDS400", 4)
         self.pairs, self.held_out = pairs[:-HELD_OUT], pairs[-HELD_OUT:]
-        self.settings = FinetuneSettings(steps=steps, batch=batch, patch=patch)
+        self.settings = RecoverySettings(steps=steps, batch=batch, patch=patch)
         self.ratio, self.seed = ratio, seed
         self.dense, self.dual = drc.create_model("drn_tiny", weights="default", dual=True)
 
@@ -99,7 +99,7 @@ class Bench:
             lambda step: self.loader(self.settings.steps, step),
             teacher=self.dense,
             dual=self.dual,
-            settings=FinetuneSettings(**{**self.settings.model_dump(), **changes}),
+            settings=RecoverySettings(**{**self.settings.model_dump(), **changes}),
             seed=self.seed,
         )
         seconds = round(time.perf_counter() - start, 1)

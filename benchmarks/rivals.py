@@ -42,7 +42,7 @@ from torch import nn
 from drc.core.errors import DrcError
 from drc.core.runtime import resolve_device
 from drc.data.folders import find_pairs
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 
 
 def main() -> None:
@@ -115,7 +115,7 @@ def _rows(options: argparse.Namespace) -> list[Row]:
 def _bench(options: argparse.Namespace) -> Bench:
     device = resolve_device(options.device)
     folder = options.data or shared_folder() / "data" / "BSDS400"
-    recovery = FinetuneSettings(batch=options.batch, patch=options.patch, lr=options.lr)
+    recovery = RecoverySettings(batch=options.batch, patch=options.patch, lr=options.lr)
     pairs = find_pairs(folder, SCALE)
     if len(pairs) <= HELD_OUT:
         sys.exit(f"{folder} holds {len(pairs)} images; {HELD_OUT} are held out, so more are needed")
@@ -127,7 +127,7 @@ def _bench(options: argparse.Namespace) -> Bench:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add, usual = parser.add_argument, FinetuneSettings()
+    add, usual = parser.add_argument, RecoverySettings()
     add("network", nargs="?", choices=NETWORKS)
     add("--methods", type=_list(str), default=[*METHODS, DENSE], metavar="A,B")
     add("--ratios", type=_list(float), default=[0.3, 0.5, 0.7], help="fractions removed")

@@ -22,7 +22,7 @@ from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
 from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
 from drc.settings.runs import PruneSettings, SearchSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.store.plan import fingerprint
 
 LR_SIZE = (96, 96)
@@ -67,7 +67,7 @@ class Bench:
     dual: AnyDual
     crops: Crops
     held_out: list[ImagePair]
-    recovery: FinetuneSettings
+    recovery: RecoverySettings
     device: torch.device
     runs: int
     search: SearchSettings = field(default_factory=SearchSettings)

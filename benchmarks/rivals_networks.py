@@ -19,7 +19,7 @@ from drc.networks.dual_weights import dual_in
 from drc.networks.traits import get_traits
 from drc.opening import open_network
 from drc.settings.runs import SearchSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.dual_fit import fit_dual
 
 Loader = Callable[..., Any]
@@ -65,7 +65,7 @@ def _train(name: str, path: Path, steps: int, loader: Loader, device: torch.devi
     trained = drc.finetune(
         drc.create_model(name, SCALE),
         lambda start: loader(steps, start, 0),
-        settings=FinetuneSettings(steps=steps, **_TRAINING),
+        settings=RecoverySettings(steps=steps, **_TRAINING),
         device=device,
         progress=_tell,
     )

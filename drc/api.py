@@ -11,8 +11,8 @@ from typing import Literal, overload
 import torch
 from torch import nn
 
+from drc.core.distributed import is_first, on_first, together
 from drc.core.errors import UsageError
-from drc.core.processes import is_first, lead, together
 from drc.core.runtime import Progress
 from drc.job import Job
 from drc.networks.dual import AnyDual
@@ -27,12 +27,12 @@ from drc.pipeline import (
     plan_front,
     validated,
 )
-from drc.report.collect import Networks, Story, TestData, collect
+from drc.report.collect import Networks, Provenance, TestData, collect
 from drc.report.schema import Report
 from drc.rounds import default_rounds
 from drc.selection.criteria import base as criteria
 from drc.selection.widths import base as strategies
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.store.networks import save
 from drc.store.plan import Plan
 from drc.training import loop
@@ -206,7 +206,7 @@ def finetune(
     *,
     teacher: nn.Module | None = None,
     dual: AnyDual | None = None,
-    settings: FinetuneSettings | None = None,
+    settings: RecoverySettings | None = None,
     steps: int | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
@@ -240,9 +240,9 @@ def finetune(
         RunError, DataError, UsageError: files, batches or settings cannot be used.
     """
     model = plain_network(model)
-    settings = settings or FinetuneSettings()
+    settings = settings or RecoverySettings()
     if steps is not None:
-        settings = validated(FinetuneSettings, {**settings.model_dump(), "steps": steps})
+        settings = validated(RecoverySettings, {**settings.model_dump(), "steps": steps})
     teacher = _teacher(model, teacher, settings)
     return loop.finetune(
         model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
@@ -268,7 +268,7 @@ def compress(
     patches: int = 64,
     dual_weight: float = 0.1,
     dual_steps: int = 50,
-    finetune_settings: FinetuneSettings | None = None,
+    finetune_settings: RecoverySettings | None = None,
     teacher: nn.Module | None = None,
     rounds: Literal[1, 2] | None = None,
     device: str | torch.device = "auto",
@@ -311,7 +311,7 @@ def compress(
         raise UsageError(f"steps is {steps}; recovery takes 0 or more")
     if rounds not in (None, 1, 2):
         raise UsageError(f"rounds is {rounds}; it takes 1 or 2")
-    recovery = finetune_settings or FinetuneSettings()
+    recovery = finetune_settings or RecoverySettings()
     teacher = _teacher(model, teacher, recovery)
     taught = in_words("the dense network" if teacher is None else teacher, recovery)
     twice = (rounds or default_rounds(settings.ratio)) == 2
@@ -321,7 +321,7 @@ def compress(
             where, seed, progress,
         )  # fmt: skip
         made = (job.twice if twice else job.once)(model, settings, steps)
-        story = Story(
+        story = Provenance(
             command="drc.compress",
             weights="as given",
             importance=importance,
@@ -331,14 +331,14 @@ def compress(
             notes=tuple(job.notes),
         )
         networks = Networks(before=model, pruned=made.pruned, recovered=made.recovered)
-        report = lead(
+        report = on_first(
             lambda: collect(networks, made.plan, story, test=test, device=where, progress=progress)
         )
     return Result(made.model, made.plan, report)
 
 
 def _teacher(
-    model: nn.Module, teacher: nn.Module | None, settings: FinetuneSettings
+    model: nn.Module, teacher: nn.Module | None, settings: RecoverySettings
 ) -> nn.Module | None:
     """What the caller gives to learn from, else what the settings name, else None."""
     traits = get_traits(model)

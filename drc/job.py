@@ -15,7 +15,7 @@ from drc.networks.dual import AnyDual
 from drc.pipeline import Loader, calibrate, check_goal, cut_by_plan, plan_widths
 from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_ratio
 from drc.settings.runs import SearchSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.store.plan import Plan
 from drc.training.loop import finetune
 
@@ -63,7 +63,7 @@ class Job:
     reconstruct: bool
     teacher: nn.Module
     dual: AnyDual | None
-    recovery: FinetuneSettings
+    recovery: RecoverySettings
     device: torch.device
     seed: int
     progress: Progress | None

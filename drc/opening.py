@@ -74,7 +74,7 @@ def open_saved(model: str | None, path: Path | str) -> nn.Module:
 
 
 def open_teacher(name: str, scale: int, progress: Progress | None = None) -> nn.Module:
-    """Open what the setting `finetune.teacher` names, as `open_network` does.
+    """Open what the setting `recovery.teacher` names, as `open_network` does.
 
     Args:
         name: a registered network, which gets its published weights; a checkpoint file; or code

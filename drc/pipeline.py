@@ -12,8 +12,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from drc.core.distributed import on_first
 from drc.core.errors import BudgetError, ModelError, RunError, UsageError
-from drc.core.processes import lead
 from drc.core.randomness import RandomState
 from drc.core.runtime import Progress, resolve_device, seed_everything
 from drc.data.batches import BatchReader
@@ -27,7 +27,7 @@ from drc.networks.traits import get_traits
 from drc.selection.criteria.base import Calibration, helper, keep_best, score
 from drc.selection.criteria.dual_taylor import single_crops
 from drc.selection.refit import refit
-from drc.selection.widths.budget import meet, pose
+from drc.selection.widths.budget import build_problem, solve_budget
 from drc.settings.runs import SearchSettings
 from drc.store.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
 from drc.training.dual_fit import fit_dual
@@ -58,7 +58,7 @@ def calibrate(
     traits = get_traits(model)
     reader = BatchReader(loader, traits.scale, traits.value_range, where, channels=traits.channels)
     if dual is None and fit and settings.dual_weight:
-        dual = lead(
+        dual = on_first(
             lambda: fit_dual(
                 reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
                 device=where, progress=progress,
@@ -90,15 +90,15 @@ def plan_widths(
     Raises:
         BudgetError: no widths meet the budget.
     """
-    return lead(lambda: _plan_widths(model, calibration, settings, notes), helper(calibration))
+    return on_first(lambda: _plan_widths(model, calibration, settings, notes), helper(calibration))
 
 
 def _plan_widths(
     model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
 ) -> Plan:
     graph, notes = calibration.graph, list(notes)
-    problem = pose(calibration, settings, notes)
-    widths = meet(problem, notes)
+    problem = build_problem(calibration, settings, notes)
+    widths = solve_budget(problem, notes)
     traits, loss = get_traits(model), problem.expected_loss
     return Plan(
         model=traits.preset or type(model).__qualname__,
@@ -147,12 +147,12 @@ def plan_front(
     Raises:
         BudgetError: none of the ratios can be reached.
     """
-    return lead(lambda: _plan_front(model, calibration, settings, notes), helper(calibration))
+    return on_first(lambda: _plan_front(model, calibration, settings, notes), helper(calibration))
 
 
 def check_goal(calibration: Calibration, goal: SearchSettings) -> None:
     """Raise BudgetError when a later round cannot reach `goal`."""
-    lead(lambda: pose(calibration, goal, []).check_reachable())
+    on_first(lambda: build_problem(calibration, goal, []).check_reachable())
 
 
 def _plan_front(
@@ -189,7 +189,7 @@ def cut_by_plan(
     check_plan(model, plan)
     _check_groups(calibration.graph, plan)
     calibration.widths = {name: width.keep for name, width in plan.groups.items()}
-    keep, weights = lead(
+    keep, weights = on_first(
         lambda: _rank_and_refit(calibration, calibration.widths or {}, importance, reconstruct),
         helper(calibration),
     )

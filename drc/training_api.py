@@ -17,7 +17,7 @@ from drc.networks.dual import AnyDual, DualModel
 from drc.networks.registry import get_preset
 from drc.networks.traits import get_traits, plain_network
 from drc.pipeline import validated
-from drc.settings.training import AdaptSettings, FinetuneSettings, TrainSettings
+from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
 from drc.training import loop
 from drc.training.feed import LoaderSource
 from drc.training.validation import Measure
@@ -127,7 +127,7 @@ def adapt(
     )  # fmt: skip
 
 
-def require_weight(settings: FinetuneSettings) -> None:
+def require_weight(settings: RecoverySettings) -> None:
     """Raise UsageError if a teacher would have no say."""
     if not (settings.distill or settings.features):
         raise UsageError(
@@ -136,7 +136,7 @@ def require_weight(settings: FinetuneSettings) -> None:
         )
 
 
-def new_dual(model: nn.Module, settings: FinetuneSettings, seed: int) -> AnyDual | None:
+def new_dual(model: nn.Module, settings: RecoverySettings, seed: int) -> AnyDual | None:
     """An untrained dual model of the kind that the papers train with this network."""
     if not settings.dual_weight:
         return None

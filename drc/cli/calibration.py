@@ -7,7 +7,7 @@ from typing import Any
 
 from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.session import Session
-from drc.core.processes import lead, own_device
+from drc.core.distributed import on_first, own_device
 from drc.data.crops import crop_loader
 from drc.networks.dual import AnyDual
 from drc.networks.dual_weights import load_dual
@@ -58,7 +58,7 @@ def dual_of(session: Session, facts: dict[str, Any], weight: float) -> AnyDual |
     if not weight:
         facts["dual"] = "none: dual_weight is 0"
         return None
-    dual, facts["dual"] = lead(lambda: _find_dual(session))
+    dual, facts["dual"] = on_first(lambda: _find_dual(session))
     return dual
 
 

@@ -57,7 +57,7 @@ def is_told_elsewhere(error: BaseException) -> bool:
 
     Before they have met, as for a wrong setting, the first of every machine prints it.
     """
-    processes = sys.modules.get("drc.core.processes")
+    processes = sys.modules.get("drc.core.distributed")
     if is_main_process():
         return False
     if processes is None or not processes.is_joined():

@@ -51,14 +51,14 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
         raise UsageError("--run is for --resume; name a new run's folder with --output")
     settings = load_settings(params.get("config"), overrides(params))
     with _session(settings, params, command) as session:
-        from drc.core.processes import lead
+        from drc.core.distributed import on_first
 
         check(session)
         # Later steps refuse a network that has changed its scale meanwhile.
         fixed = {"scale": session.scale, "rounds": session.rounds}
         settings = session.settings = settings.model_copy(update=fixed)
         new = settings.output, session.label, session.scale, session.plain_settings()
-        session.folder = lead(lambda: RunFolder.create(*new))
+        session.folder = on_first(lambda: RunFolder.create(*new))
         session.display.log(f"run folder: {session.run.path}")
         try:
             yield session
@@ -126,7 +126,7 @@ def flat(settings: BaseModel) -> dict[str, Any]:
 @contextmanager
 def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> Iterator[Session]:
     from drc.cli.session import Session  # only now: a wrong option is told without torch's delay
-    from drc.core.processes import together
+    from drc.core.distributed import together
 
     display = Display(bool(params["quiet"]))
     try:
@@ -138,9 +138,9 @@ def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> 
 
 def check(session: Session | TrainSession) -> None:
     """Check the inputs in all processes, the first going ahead, as it may have to download."""
-    from drc.core.processes import lead
+    from drc.core.distributed import on_first
 
-    lead(session.check)
+    on_first(session.check)
     if not is_main_process():
         session.check()
 

@@ -51,13 +51,13 @@ def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> 
     display = Display(bool(params["quiet"]))
     try:
         session = _session_class(name)(settings, display, f"drc {name}", run)
-        from drc.core.processes import lead, together
+        from drc.core.distributed import on_first, together
 
         with together(settings.device):
             check(session)
             try:
                 if run is None:
-                    session.folder = lead(lambda: session.new_folder(_KINDS[name]))
+                    session.folder = on_first(lambda: session.new_folder(_KINDS[name]))
                 display.log(f"run folder: {session.run.path}")
                 yield session
             except Exception:

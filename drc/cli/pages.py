@@ -8,9 +8,9 @@ from typing import Any
 from drc.cli.reproduce import recipe
 from drc.cli.session import Session
 from drc.cli.stages import run_report
+from drc.core.distributed import on_first
 from drc.core.errors import DrcError
 from drc.core.files import write_text
-from drc.core.processes import lead
 from drc.report.gallery import DEFAULT_PHOTOS, Photo, choose, photograph
 from drc.report.html.page import page
 from drc.report.markdown import to_markdown
@@ -30,10 +30,10 @@ def report_on(session: Session, params: Mapping[str, Any]) -> Report:
     if params["png"]:
         require_matplotlib()
     measured = bool(params["measure"])
-    report = run_report(session) if measured else lead(lambda: read_report(session.run))
+    report = run_report(session) if measured else on_first(lambda: read_report(session.run))
     if not (params["html"] or params["png"]):
         return report
-    return lead(lambda: _with_pages(session, report, params, measured))
+    return on_first(lambda: _with_pages(session, report, params, measured))
 
 
 def _with_pages(

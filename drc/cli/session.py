@@ -15,8 +15,8 @@ from torch import nn
 from drc.cli.base_session import BaseSession
 from drc.cli.display import is_main_process
 from drc.cli.errors import Interrupted
+from drc.core.distributed import exchange, on_first
 from drc.core.errors import DrcError, RunError, UsageError
-from drc.core.processes import exchange, lead
 from drc.core.runtime import resolve_device
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import ImagePair, find_pairs
@@ -30,7 +30,7 @@ from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
 from drc.selection.criteria.base import Calibration, get_criterion
 from drc.selection.widths.base import get_strategy
 from drc.settings.runs import RunSettings, SearchSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.store.plan import Plan
 from drc.store.run_folder import RunFolder
 from drc.training.distill import teacher_factor
@@ -65,16 +65,16 @@ class Session(BaseSession):
     def first_round(self) -> Session:
         """The session of the first of two rounds, in a folder inside this run's."""
         settings, run = self.settings, self.run.first_round
-        ratio, steps = first_ratio(settings.search.ratio), first_steps(settings.finetune.steps)
+        ratio, steps = first_ratio(settings.search.ratio), first_steps(settings.recovery.steps)
         changes = {
             "rounds": 1,
             "search": settings.search.model_copy(update={"ratio": ratio}),
-            "finetune": settings.finetune.model_copy(update={"steps": steps}),
+            "recovery": settings.recovery.model_copy(update={"steps": steps}),
         }
         first = Session(settings.model_copy(update=changes), self.display, self.command)
         first.whole = self
         new = run.path, self.label, self.scale, first.plain_settings()
-        first.folder = lead(lambda: run if run.steps_path.exists() else RunFolder.create(*new))
+        first.folder = on_first(lambda: run if run.steps_path.exists() else RunFolder.create(*new))
         return first
 
     @cached_property
@@ -96,25 +96,25 @@ class Session(BaseSession):
     @property
     def steps_before(self) -> int:
         """Recovery steps that an earlier round has done. Raises UsageError."""
-        return 0 if self.rounds == 1 else first_steps(self.settings.finetune.steps)
+        return 0 if self.rounds == 1 else first_steps(self.settings.recovery.steps)
 
     @property
-    def recovery(self) -> FinetuneSettings:
+    def recovery(self) -> RecoverySettings:
         """Settings of the recovery of this round. Raises UsageError."""
-        options = self.settings.finetune
+        options = self.settings.recovery
         return options.model_copy(update={"steps": options.steps - self.steps_before})
 
     @cached_property
     def teacher(self) -> nn.Module:
         """What recovery learns from, a network of the same scale. Raises DrcError."""
-        name = self.settings.finetune.teacher
+        name = self.settings.recovery.teacher
         if name is None:
             return self.network
         if self.whole is not None:
             return self.whole.teacher
         teacher = open_teacher(name, self.scale, self.display)
         teacher_factor(self.traits, teacher)
-        if self.settings.finetune.features:
+        if self.settings.recovery.features:
             find_places(self.network, teacher)
         return teacher
 
@@ -160,23 +160,23 @@ class Session(BaseSession):
                 f"folders hold RGB images and this network's have {self.traits.channels} channels; "
                 "use drc.compress(model, loader) from Python, with batches of your own"
             )
-        if isinstance(self.network, KernelEstimator) and settings.finetune.kernel_weight:
+        if isinstance(self.network, KernelEstimator) and settings.recovery.kernel_weight:
             self._check_blur(self.network.kernel_size)
-        if settings.search.dual_weight or settings.finetune.dual_weight:
+        if settings.search.dual_weight or settings.recovery.dual_weight:
             DualModel(self.scale)  # refuses a scale that it cannot have
         if settings.dual is not None:
             load_dual(settings.dual, self.scale, self.traits.channels)
-        distils = settings.finetune.distill or settings.finetune.features
+        distils = settings.recovery.distill or settings.recovery.features
         if distils and self.command in ("drc compress", "drc finetune"):
             _ = self.teacher
 
     def _check_blur(self, size: int) -> None:
-        patch = self.settings.finetune.patch
+        patch = self.settings.recovery.patch
         if patch < size:
             raise UsageError(
                 f"crops of {patch}x{patch} LR pixels do not show the {size}x{size} blur kernels "
-                f"that {self.label} estimates; set --patch (finetune.patch) to {size} or more, or "
-                "finetune.kernel_weight to 0"
+                f"that {self.label} estimates; set --patch (recovery.patch) to {size} or more, or "
+                "recovery.kernel_weight to 0"
             )
 
     @property

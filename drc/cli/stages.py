@@ -12,10 +12,10 @@ from drc.cli.calibration import calibration_of, dual_of
 from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
 from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
+from drc.core.distributed import on_first
 from drc.core.errors import RunError, UsageError
 from drc.core.files import write_text
 from drc.core.joining import process_share
-from drc.core.processes import lead
 from drc.data.crops import crop_loader
 from drc.data.inventory import check_inventory, named, write_inventory
 from drc.pipeline import Front, check_goal, cut_by_plan, plan_front
@@ -65,7 +65,7 @@ def run_prune(session: Session) -> nn.Module:
         DrcError: as the networks, images and files raise it.
     """
     settings, run = session.settings, session.run
-    plan = lead(lambda: _plan_to_prune_by(session))
+    plan = on_first(lambda: _plan_to_prune_by(session))
     with session.step("prune") as facts:
         calibration = calibration_of(session, facts)
         calibration.settings = settings.prune
@@ -92,13 +92,13 @@ def run_finetune(session: Session, resume: bool = False) -> nn.Module:
     """
     settings, run = session.settings, session.run
     need(run.pruned_path, "pruned network", "drc prune")
-    unfinished = lead(lambda: run.checkpoint_path.exists() and not session.finished("finetune"))
+    unfinished = on_first(lambda: run.checkpoint_path.exists() and not session.finished("finetune"))
     if unfinished and not resume:
         raise RunError(
             f"{run.path} holds an unfinished recovery; add --resume to go on with it, "
             f"or delete {run.checkpoint_path.name} to start over"
         )
-    lead(lambda: _keep_track(session, unfinished))
+    on_first(lambda: _keep_track(session, unfinished))
     with session.step("finetune", goes_on=resume) as facts:
         options, before = session.recovery, session.steps_before
         network = api.finetune(
@@ -151,25 +151,25 @@ def run_report(session: Session) -> Report:
         RunError: nothing is pruned yet.
         DrcError: as the networks, images and files raise it.
     """
-    return lead(lambda: _measure(session))
+    return on_first(lambda: _measure(session))
 
 
 def run_all(session: Session, resume: bool = False) -> Report:
     """The steps of one round or two, then the report; with `resume`, those not done yet."""
     if session.rounds == 2:
         _run_round(session.first_round(), resume)
-        lead(lambda: _share_dual(session.run))
+        on_first(lambda: _share_dual(session.run))
     _run_round(session, resume)
     return run_report(session)
 
 
 def _run_round(session: Session, resume: bool) -> None:
     run = session.run
-    if not (resume and lead(run.plan_path.exists)):
+    if not (resume and on_first(run.plan_path.exists)):
         run_search(session)
-    if not (resume and lead(run.pruned_path.exists)):
+    if not (resume and on_first(run.pruned_path.exists)):
         run_prune(session)
-    if not (resume and lead(lambda: session.finished("finetune"))):
+    if not (resume and on_first(lambda: session.finished("finetune"))):
         run_finetune(session, resume)
 
 

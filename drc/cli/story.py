@@ -8,7 +8,7 @@ from typing import Any
 from drc import __version__
 from drc.cli.session import Session
 from drc.networks.registry import get_preset
-from drc.report.collect import INITIAL_WEIGHTS, Story
+from drc.report.collect import INITIAL_WEIGHTS, Provenance
 from drc.rounds import TWO_ROUNDS
 from drc.training.distill import in_words
 
@@ -48,7 +48,7 @@ def weights_in_words(session: Session) -> str:
     )
 
 
-def tell(session: Session) -> Story:
+def tell(session: Session) -> Provenance:
     """What the report cannot measure."""
     run, settings = session.run, session.settings
     steps = {name: facts for name, facts in run.read_steps().items() if name != "report"}
@@ -62,7 +62,7 @@ def tell(session: Session) -> Story:
         notes.append(f"{shared} of the test images were also used for calibration and recovery")
     if session.lacks_blur:
         notes.append(NO_BLUR)
-    return Story(
+    return Provenance(
         command=session.command,
         weights=weights_in_words(session),
         importance=settings.prune.importance,

@@ -119,7 +119,7 @@ def _strides(scale: int) -> list[int]:
     if rest != 1 or scale < 2:
         raise UsageError(
             f"a dual model needs a scale made of twos and threes, not {scale}; dual_weight 0 works "
-            "without one (in a settings file: search.dual_weight, finetune.dual_weight or "
+            "without one (in a settings file: search.dual_weight, recovery.dual_weight or "
             "train.dual_weight)"
         )
     return strides

@@ -62,7 +62,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Story:
+class Provenance:
     """What no measurement can tell: how the networks came about.
 
     Attributes:
@@ -89,7 +89,7 @@ class Story:
 def collect(
     networks: Networks,
     plan: Plan,
-    story: Story,
+    story: Provenance,
     *,
     test: TestData | None = "bundled",
     lr_size: tuple[int, int] = (96, 96),
@@ -245,7 +245,7 @@ def _conditions(times: dict[str, Latency]) -> LatencyConditions | None:
     return LatencyConditions(runs=one.runs, device=one.device, threads=one.threads)
 
 
-def _data(story: Story, quality: dict[str, Evaluation]) -> DataUsed:
+def _data(story: Provenance, quality: dict[str, Evaluation]) -> DataUsed:
     images = []
     if quality:
         pairs = zip(quality["before"].images, quality["after"].images, strict=True)

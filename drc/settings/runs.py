@@ -17,7 +17,7 @@ from drc.settings.base import (
     absolute,
     absolute_code,
 )
-from drc.settings.training import AdaptSettings, FinetuneSettings, TrainSettings
+from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
 
 TILE_OVERLAP = 16
 """LR pixels that are dropped at the cut edges of tiles, where nothing else is said."""
@@ -217,7 +217,7 @@ class RunSettings(Settings):
     data: DataSettings = DataSettings()
     search: SearchSettings = SearchSettings()
     prune: PruneSettings = PruneSettings()
-    finetune: FinetuneSettings = FinetuneSettings()
+    recovery: RecoverySettings = RecoverySettings()
     report: ReportSettings = ReportSettings()
 
     @field_validator("model")

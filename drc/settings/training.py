@@ -23,7 +23,7 @@ Patch = Annotated[int, Field(ge=SMALLEST_PATCH)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class FinetuneSettings(Settings):
+class RecoverySettings(Settings):
     """How a network is trained, here to recover its quality. Weights of 0 switch a loss off.
 
     Attributes:
@@ -96,7 +96,7 @@ class FinetuneSettings(Settings):
         return absolute(value, keep=(), default="")
 
 
-class TrainSettings(FinetuneSettings):
+class TrainSettings(RecoverySettings):
     """How a network is trained from initial weights, or on from given ones.
 
     The dual model is trained along, and there is no teacher unless one is named.
@@ -131,4 +131,4 @@ class AdaptSettings(TrainSettings):
     log_every: Positive = 10
 
 
-__all__ = ["AdaptSettings", "FinetuneSettings", "TrainSettings"]
+__all__ = ["AdaptSettings", "RecoverySettings", "TrainSettings"]

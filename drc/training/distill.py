@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from drc.core.errors import ModelError, UsageError
 from drc.networks.traits import Traits, final_output, get_traits
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.losses import Outputs, full_precision
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -78,7 +78,7 @@ def teacher_factor(student: Traits, teacher: nn.Module) -> float:
     return traits.value_range / student.value_range
 
 
-def in_words(teacher: nn.Module | str, settings: FinetuneSettings) -> str:
+def in_words(teacher: nn.Module | str, settings: RecoverySettings) -> str:
     """Who teaches, for a report."""
     if not (settings.distill or settings.features):
         return "no teacher"

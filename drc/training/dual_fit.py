@@ -13,7 +13,7 @@ from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.schedule import learning_rate
 
 FIT_STEPS = 200
@@ -64,7 +64,7 @@ def fit_dual(
     with isolated(seed, where):
         dual = DualModel(scale, channels=reader.channels).to(where)
         optimizer = torch.optim.Adam(dual.parameters(), lr)
-        rates = FinetuneSettings(steps=max(1, steps), lr=lr, warmup=_WARMUP)
+        rates = RecoverySettings(steps=max(1, steps), lr=lr, warmup=_WARMUP)
         batches = _levels_of(dual, reader, value_range)
         _solve(dual, [next(batches) for _ in range(_SOLVED_BATCHES)])
         for step in range(steps):

@@ -87,7 +87,7 @@ class FeatureDistillation:
 def compare(student: nn.Module, teacher: Teacher | None) -> FeatureDistillation:
     """The distillation between the two. Raises UsageError, also where there is no teacher."""
     if teacher is None:
-        raise UsageError("finetune.features compares with a teacher, and there is none")
+        raise UsageError("recovery.features compares with a teacher, and there is none")
     return FeatureDistillation(student, teacher.network)
 
 
@@ -136,7 +136,7 @@ def find_places(student: nn.Module, teacher: nn.Module) -> list[Place]:
 
 _UNFIT = (
     "the layers of the teacher are not those of the network, so features cannot be compared; set "
-    "finetune.features to 0, or let the dense network teach"
+    "recovery.features to 0, or let the dense network teach"
 )
 
 

@@ -13,7 +13,7 @@ from drc.core.joining import apart, join_processes, losses_told
 from drc.core.randomness import isolated
 from drc.core.runtime import Progress, resolve_device
 from drc.networks.dual import AnyDual
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.feed import Batch, LoaderSource
 from drc.training.interrupt import Interruption
 from drc.training.metrics import MetricsFile
@@ -31,7 +31,7 @@ def finetune(
     *,
     teacher: nn.Module | None = None,
     dual: AnyDual | None = None,
-    settings: FinetuneSettings | None = None,
+    settings: RecoverySettings | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
     checkpoint: Path | str | None = None,
@@ -62,7 +62,7 @@ def finetune(
         teacher: the dense network to distil from, or a larger one of the same scale, whose range
             of values may differ; None for none.
         dual: the dual model; None for none. With `train_dual` it is trained too, in place.
-        settings: see `FinetuneSettings`; its `batch` and `patch` are up to the loader.
+        settings: see `RecoverySettings`; its `batch` and `patch` are up to the loader.
         device: auto, cpu or cuda:N; each of several processes uses its own.
         seed: of all random numbers here; the caller's generators are left as they were.
         checkpoint: file to write every `checkpoint_every` steps, at the end and on Ctrl-C.
@@ -84,7 +84,7 @@ def finetune(
         UsageError, ModelError, DataError: unusable settings, networks or batches.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
     """
-    settings = settings or FinetuneSettings()
+    settings = settings or RecoverySettings()
     path = Path(checkpoint) if checkpoint is not None else None
     if resume and path is None:
         raise UsageError("resuming needs the path of a checkpoint")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from drc.core.errors import UsageError
 from drc.data.matlab import downscale
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, output_loss
 from drc.training.feature_distill import FeatureDistillation
 from drc.training.kernel_loss import kernel_loss, kernel_target
@@ -44,7 +44,7 @@ class Objective:
         features: compares the layers of the network and the teacher; None without a weight.
     """
 
-    settings: FinetuneSettings
+    settings: RecoverySettings
     value_range: float
     teacher: Teacher | None
     dual: Dual | None

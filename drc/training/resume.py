@@ -13,7 +13,7 @@ from torch import nn
 from drc.core.errors import RunError
 from drc.core.files import write_bytes
 from drc.networks.blind import KernelEstimator
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.store.plan import fingerprint
 
 SCHEMA_VERSION = 2
@@ -34,7 +34,7 @@ _CHECKSUMS = {
 
 
 def identify(
-    settings: FinetuneSettings,
+    settings: RecoverySettings,
     seed: int,
     scale: int,
     model: nn.Module,

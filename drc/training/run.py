@@ -20,7 +20,7 @@ from drc.data.batches import LrReader
 from drc.networks.blind import KernelEstimator, WithKernel
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, private_copy, teacher_factor
 from drc.training.ema import Ema
 from drc.training.feature_distill import compare
@@ -43,7 +43,7 @@ class Job:
     loader: LoaderSource
     teacher: nn.Module | None
     dual: AnyDual | None
-    settings: FinetuneSettings
+    settings: RecoverySettings
     seed: int
     checkpoint: Path | None
     unpaired: LoaderSource | None = None

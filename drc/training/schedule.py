@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 
 _LONGEST_WARMUP = 0.2  # of the run, so that a short run still trains at its peak
 
 
-def learning_rate(step: int, settings: FinetuneSettings) -> float:
+def learning_rate(step: int, settings: RecoverySettings) -> float:
     """The rate of step `step` (from 0): a linear rise, then half a cosine down, or steps down.
 
     It depends on nothing but its arguments, so a resumed run needs no scheduler state.

@@ -28,7 +28,7 @@ def net():
 
 def _settings(work: TinyWork, degradation: str) -> None:
     photos = str(work.folder / "photos")
-    values = {key: TINY[key] for key in ("search", "finetune", "report")}
+    values = {key: TINY[key] for key in ("search", "recovery", "report")}
     data = {"data": photos, "test_data": photos, "degradation": degradation}
     work.config.write_text(yaml.safe_dump({**values, "data": data}))
 
@@ -72,7 +72,7 @@ def test_a_blind_network_is_compressed_and_learns_its_kernels(blind: TinyWork) -
     assert "kernel error" in (run / "report.md").read_text()
     assert not any("bicubic" in note for note in report.notes)
     # The steps by themselves: recovery once more, without the kernel's loss.
-    blind.config.write_text("finetune: {kernel_weight: 0}")
+    blind.config.write_text("recovery: {kernel_weight: 0}")
     again = drc("finetune", "--run", run, "--config", blind.config, cwd=blind.folder)
     assert again.returncode == 0, again.stderr
     pruned, finetuned = _files(run)

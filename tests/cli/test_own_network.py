@@ -52,7 +52,7 @@ def own(work: TinyWork) -> TinyWork:
 
 def _settings(work: TinyWork, **changes: dict[str, object]) -> None:
     photos = str(work.folder / "photos")
-    values = {key: TINY[key] for key in ("search", "finetune", "report")}
+    values = {key: TINY[key] for key in ("search", "recovery", "report")}
     for section, change in changes.items():
         values[section] = {**values[section], **change}
     values["data"] = {"data": photos, "test_data": photos}
@@ -150,7 +150,7 @@ def test_scales_without_a_dual_model(own):
     assert_one_line(result, 2, "twos and threes, not 5", "search.dual_weight")
     assert not (own.folder / "run").exists()
     none = {"dual_weight": 0}
-    _settings(own, search={**none, "patch": 8}, finetune={**none, "patch": 8})
+    _settings(own, search={**none, "patch": 8}, recovery={**none, "patch": 8})
     result = drc("compress", *arguments, cwd=own.folder)
     assert result.returncode == 0, result.stderr
     report = _report(own.folder / "run")

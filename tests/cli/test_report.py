@@ -141,7 +141,7 @@ def test_the_commands_on_the_page_make_the_same_plan(copied, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert Plan.load(run / "plan.yaml") == Plan.load(copied.run / "plan.yaml")
     options = shlex.split(again.commands[2])
-    assert options[options.index("--steps") + 1] == str(settings.finetune.steps)
+    assert options[options.index("--steps") + 1] == str(settings.recovery.steps)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_commands_on_the_page_make_the_same_plan(copied, tmp_path):
     [
         ({"seed": 7, "search": {"ratio": [0.5, 0.3], "budget": "macs"}},
          ("--ratio 0.5 --ratio 0.3", "--budget macs", "--seed 7", "prune --ratio 0.5")),
-        ({"prune": {"reconstruct": False}, "finetune": {"teacher": "drn_l", "lr": 1e-3}},
+        ({"prune": {"reconstruct": False}, "recovery": {"teacher": "drn_l", "lr": 1e-3}},
          ("prune --no-reconstruct", "--teacher drn_l", "--lr 0.001")),
         ({"rounds": 2, "report": {"tile": 64, "self_ensemble": True}},
          ("compress", "--rounds 2", "--tile 64", "--self-ensemble")),
@@ -162,4 +162,4 @@ def test_commands_name_every_setting_that_was_changed(changes, expected):
     for part in expected:
         assert part in text, text
     file = yaml.safe_load(again.settings) if again.settings else {}
-    assert "finetune" not in file and "search" not in file
+    assert "recovery" not in file and "search" not in file

@@ -144,7 +144,7 @@ def test_resuming_with_other_settings_changes_nothing(finished_run, tmp_path):
     run = _copy(finished_run, tmp_path)
     before = (run / "config.yaml").read_bytes()
     result = drc("finetune", "--resume", "--steps", "9", "--run", run, cwd=tmp_path)
-    assert_one_line(result, 2, "finetune.steps", "drop that option")
+    assert_one_line(result, 2, "recovery.steps", "drop that option")
     assert (run / "config.yaml").read_bytes() == before
 
 

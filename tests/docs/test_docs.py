@@ -151,7 +151,7 @@ def test_settings_example_is_accepted(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(example)
     given = yaml.safe_load(example)
-    assert load_settings(path, {}).finetune.steps == given["finetune"]["steps"]
+    assert load_settings(path, {}).recovery.steps == given["recovery"]["steps"]
 
 
 def test_exit_codes_are_those_of_the_command():

@@ -64,7 +64,7 @@ def test_reference_holds_every_public_name_command_and_setting(site):
     assert not [name for name in COMMANDS if f'id="drc-{name}"' not in commands]
     settings = text_of(site / "reference" / "settings.html")
     nested = [info.annotation.model_fields for name, info in RunSettings.model_fields.items()
-              if name in ("data", "search", "prune", "finetune", "report")]  # fmt: skip
+              if name in ("data", "search", "prune", "recovery", "report")]  # fmt: skip
     names = {name for fields in [RunSettings.model_fields, *nested] for name in fields}
     assert not [name for name in names if f" {name} " not in settings]
 

@@ -18,7 +18,7 @@ from drc.data.matlab import downscale
 from drc.evaluation.benchmark import Evaluation, ImageScore, evaluate
 from drc.evaluation.blur import KernelScore, score_kernel
 from drc.networks.registry import build
-from drc.report.collect import Networks, Story, collect
+from drc.report.collect import Networks, Provenance, collect
 from drc.report.kernels import LARGEST_GRID, kernel_grid
 from drc.report.markdown import to_markdown
 from drc.report.rows import facts, rows
@@ -111,7 +111,7 @@ def plan(networks: Networks) -> Plan:
     return Plan(base_checksum=checksum, budget=budget, **given)
 
 
-STORY = Story("drc.compress", "as given", "l1", "none", "none", files={"plan": "plan.yaml"})
+STORY = Provenance("drc.compress", "as given", "l1", "none", "none", files={"plan": "plan.yaml"})
 
 
 def test_the_report_holds_the_errors_and_the_picture(

@@ -23,7 +23,7 @@ TINY = {
     "model": "drn_tiny",
     "weights": "none",
     "search": {"patches": 4, "patch": 16, "dual_steps": 5},
-    "finetune": {"steps": 4, "batch": 2, "patch": 16, "checkpoint_every": 2, "log_every": 1},
+    "recovery": {"steps": 4, "batch": 2, "patch": 16, "checkpoint_every": 2, "log_every": 1},
     "report": {"lr_size": [32, 32], "runs": 1},
 }
 

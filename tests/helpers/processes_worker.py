@@ -17,12 +17,21 @@ import torch
 from safetensors.torch import save_file
 
 import drc
+from drc.core.distributed import (
+    deal,
+    helped,
+    in_order,
+    is_first,
+    is_told,
+    of_first,
+    on_first,
+    together,
+)
 from drc.core.errors import BudgetError, DataError
 from drc.core.exact_sum import ExactSum
 from drc.core.messages import size
-from drc.core.processes import deal, helped, in_order, is_first, is_told, lead, of_first, together
 from drc.networks.registry import build
-from drc.settings.runs import FinetuneSettings
+from drc.settings.runs import RecoverySettings
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -35,14 +44,14 @@ def messages() -> dict[str, Any]:
         found["dealt"] = list(deal(iter("abcde")))  # the others read none
         found["in_order"] = in_order([(n, n * n) for n, _ in deal(iter("abcde"))])
         found["of_first"] = of_first(lambda: f"from {RANK}")
-        found["led"] = lead(lambda: (RANK, size(), list(deal(iter("ab")))))
-        found["shared"] = lead(lambda: helped(lambda: _share(3), 3), _share)
+        found["led"] = on_first(lambda: (RANK, size(), list(deal(iter("ab")))))
+        found["shared"] = on_first(lambda: helped(lambda: _share(3), 3), _share)
         for name, work in (("first", _fails_in_first), ("other", _fails_in_other)):
             try:
                 work()
             except DataError as error:
                 found[f"{name} fails"] = [str(error), is_told(error)]
-        found["mended"] = lead(_mend, _other_cannot)
+        found["mended"] = on_first(_mend, _other_cannot)
         sums = ExactSum((2,), 4)
         for number, term in deal(iter([1e-9, 1.0, 1e9, 3.0])):
             sums.add(torch.tensor([term, number], dtype=torch.float64))
@@ -61,11 +70,11 @@ def _share(terms: int) -> list[int]:
 
 
 def _fails_in_first() -> None:
-    lead(lambda: _raise("the first"))
+    on_first(lambda: _raise("the first"))
 
 
 def _fails_in_other() -> None:
-    lead(lambda: helped(lambda: _share(3)), lambda: _other_cannot())
+    on_first(lambda: helped(lambda: _share(3)), lambda: _other_cannot())
 
 
 def _other_cannot() -> None:
@@ -111,7 +120,7 @@ def whole(folder: Path) -> dict[str, Any]:
     result = drc.compress(
         build("drn_tiny"), loader, ratio=0.5, rounds=2, steps=3, patches=3, dual_steps=2,
         test=None, device="cpu", lr_size=(16, 16),
-        finetune_settings=FinetuneSettings(batch=2),
+        finetune_settings=RecoverySettings(batch=2),
     )  # fmt: skip
     save_file(result.model.state_dict(), folder / f"{RANK}.safetensors")
     return {

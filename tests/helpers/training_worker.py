@@ -22,7 +22,7 @@ from drc.data.degrade import Degradation
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.loop import finetune
 
 STEPS = 30
@@ -48,7 +48,7 @@ def main() -> int:
         scale, degradation, patch = 2, Degradation("aniso", 2), 16
         size = {"features": 16, "blocks": 1, "groups": 1, "kernel_size": 11, "latent": 24}
         networks = DCLS(scale=2, **size), DCLS(scale=2, **size), DualModel(2)
-    settings = FinetuneSettings(
+    settings = RecoverySettings(
         steps=args.steps,
         batch=2,
         patch=patch,

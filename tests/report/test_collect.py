@@ -7,7 +7,7 @@ import torch
 
 from drc.evaluation.benchmark import evaluate
 from drc.networks.registry import build
-from drc.report.collect import INITIAL_WEIGHTS, Networks, Story, collect
+from drc.report.collect import INITIAL_WEIGHTS, Networks, Provenance, collect
 from drc.store.plan import Budget, GroupWidth, Plan, fingerprint
 
 LR = (32, 32)
@@ -51,8 +51,10 @@ def pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
-def _story(weights: str = "as passed in") -> Story:
-    return Story("drc.compress", weights, "l1", "8 crops", "5 steps", {"search": {"seconds": 1.0}})
+def _story(weights: str = "as passed in") -> Provenance:
+    return Provenance(
+        "drc.compress", weights, "l1", "8 crops", "5 steps", {"search": {"seconds": 1.0}}
+    )
 
 
 def test_figures_come_from_the_networks(networks, plan, pairs):

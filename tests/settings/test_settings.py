@@ -28,7 +28,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 
 def test_settings_survive_a_round_trip_through_yaml(tmp_path):
-    settings = load_settings(None, {"model": "drn_tiny", "finetune": {"steps": 5}})
+    settings = load_settings(None, {"model": "drn_tiny", "recovery": {"steps": 5}})
     path = _yaml(tmp_path, **settings.model_dump(mode="json"))
     assert load_settings(path, {}) == settings
 
@@ -65,8 +65,8 @@ def test_a_ratio_outside_0_to_1_is_refused(ratio):
         ({"ratio": 0.3}, r"'ratio'; did you mean search\.ratio\?"),
         ({"search": {"patch": 0}}, r"search\.patch is 0, but it should be greater"),
         ({"search": {"budget": "watts"}}, r"search\.budget is 'watts', but it should be 'params'"),
-        ({"finetune": {"steps": 0}}, r"finetune\.steps is 0"),
-        ({"finetune": {"steps": "many"}}, r"finetune\.steps is 'many'"),
+        ({"recovery": {"steps": 0}}, r"recovery\.steps is 0"),
+        ({"recovery": {"steps": "many"}}, r"recovery\.steps is 'many'"),
         ({"zzzz": 1}, r"no setting 'zzzz'; known: model"),
         ({"search": 3}, r"search is 3"),
     ],
@@ -100,7 +100,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_run_that_goes_on_starts_from_its_own_settings(tmp_path):
-    base = {"model": "drn_s", "seed": 3, "finetune": {"steps": 9, "batch": 2}}
-    path = _yaml(tmp_path, finetune={"batch": 4})
-    settings = load_settings(path, {"finetune": {"steps": 5}}, base)
-    assert (settings.seed, settings.finetune.steps, settings.finetune.batch) == (3, 5, 4)
+    base = {"model": "drn_s", "seed": 3, "recovery": {"steps": 9, "batch": 2}}
+    path = _yaml(tmp_path, recovery={"batch": 4})
+    settings = load_settings(path, {"recovery": {"steps": 5}}, base)
+    assert (settings.seed, settings.recovery.steps, settings.recovery.batch) == (3, 5, 4)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from training.test_processes import launch
 from torch import Tensor, nn
+from training.test_processes import launch
 
 import drc
 from drc.core.errors import DataError, RunError, UsageError
@@ -22,7 +22,7 @@ from drc.data.matlab import downscale
 from drc.networks.blind import KernelEstimator, WithKernel
 from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.kernel_loss import kernel_target
 from drc.training.loop import finetune
 from drc.training.objective import TERMS, Objective
@@ -42,8 +42,8 @@ def batches(count: int = 4, patch: int = 16, batch: int = 2) -> list[dict[str, T
     return list(blurred)
 
 
-def settings(**changes: Any) -> FinetuneSettings:
-    return FinetuneSettings(
+def settings(**changes: Any) -> RecoverySettings:
+    return RecoverySettings(
         **{"steps": 4, "batch": 2, "patch": 16, "warmup": 0, "log_every": 1, "ema": 0.0, **changes}
     )
 

@@ -16,7 +16,7 @@ from drc.data.crops import crop_loader
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
 from drc.networks.registry import build
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.feature_distill import PLACES, FeatureDistillation, find_places
 from drc.training.loop import finetune
 
@@ -74,9 +74,9 @@ def batches(scale: int, count: int = 4) -> list[dict[str, Tensor]]:
     return list(crop_loader(pairs, scale, patch=8, batch=2, steps=count, seed=2))
 
 
-def settings(**changes: Any) -> FinetuneSettings:
+def settings(**changes: Any) -> RecoverySettings:
     values = {"steps": 6, "batch": 2, "patch": 8, "warmup": 0, "features": 1.0, **changes}
-    return FinetuneSettings(**values)
+    return RecoverySettings(**values)
 
 
 def test_the_loss_is_the_error_over_the_variance() -> None:
@@ -165,7 +165,7 @@ def test_half_precision_and_both_memory_formats() -> None:
 
 def test_another_kind_of_teacher_is_refused() -> None:
     data = batches(1)
-    with pytest.raises(UsageError, match=r"features cannot be compared; set finetune.features"):
+    with pytest.raises(UsageError, match=r"features cannot be compared; set recovery.features"):
         finetune(Chain(), data, teacher=Pair(), settings=settings(), device="cpu")
     with pytest.raises(UsageError, match="compares with a teacher, and there is none"):
         finetune(Chain(), data, settings=settings(), device="cpu")

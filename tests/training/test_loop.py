@@ -17,7 +17,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.loop import finetune
 from drc.training.objective import TERMS
 
@@ -70,9 +70,9 @@ class Overflowing(nn.Module):
         return nn.functional.interpolate(x, scale_factor=2) + (self.level - self.level.detach())
 
 
-def settings(**changes: Any) -> FinetuneSettings:
+def settings(**changes: Any) -> RecoverySettings:
     values = {"steps": 6, "batch": 2, "patch": 8, "warmup": 0, "log_every": 2, **changes}
-    return FinetuneSettings(**values)
+    return RecoverySettings(**values)
 
 
 def batches(scale: int, count: int = 4, patch: int = 8) -> list[dict[str, Tensor]]:

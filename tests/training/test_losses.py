@@ -8,7 +8,7 @@ from torch import nn
 
 from drc.core.errors import ModelError, UsageError
 from drc.networks.dual import DualModel
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, output_loss
 from drc.training.losses import dual_loss, dual_regression_loss, primal_loss, pyramid_targets
 from drc.training.objective import TERMS, Objective
@@ -121,7 +121,7 @@ def test_the_teacher_is_copied_and_frozen() -> None:
 
 
 def test_objective_weighs_its_terms() -> None:
-    settings = FinetuneSettings(primal=2.0, distill=0.5, dual_weight=0.1)
+    settings = RecoverySettings(primal=2.0, distill=0.5, dual_weight=0.1)
     teacher = Teacher(Constant(flat(3, 8), flat(6, 16), flat(12, 32)))
     objective = Objective(settings, 255.0, teacher, picking_dual(4))
     terms = dict(zip(TERMS, objective(Constant(*PYRAMID), LR, HR).tolist(), strict=True))
@@ -130,11 +130,11 @@ def test_objective_weighs_its_terms() -> None:
 
 
 def test_terms_without_weight_or_model_are_zero() -> None:
-    settings = FinetuneSettings(distill=0.0, dual_weight=0.0)
+    settings = RecoverySettings(distill=0.0, dual_weight=0.0)
     objective = Objective(settings, 255.0, Teacher(Constant(flat(0, 32))), picking_dual(4))
     assert objective(Constant(*PYRAMID), LR, HR).tolist() == [9, 9, 0, 0, 0, 0]
 
 
 def test_an_objective_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="every loss is off"):
-        Objective(FinetuneSettings(primal=0.0), 255.0, None, None)
+        Objective(RecoverySettings(primal=0.0), 255.0, None, None)

@@ -15,7 +15,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.loop import finetune
 from drc.training.pieces import fewest_pieces, in_pieces
 
@@ -86,7 +86,7 @@ def test_not_even_one_image_fits() -> None:
 
 SCRIPT = """
 import resource, sys, torch
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.registry import build
@@ -94,10 +94,10 @@ from drc.training.loop import finetune
 torch.set_num_threads(1)
 model = build("drn_tiny")
 data = list(crop_loader(bundled_pairs()[:1], 4, patch=16, batch=48, steps=1, seed=0))
-finetune(model, [{k: v[:1] for k, v in data[0].items()}], settings=FinetuneSettings(steps=1))
+finetune(model, [{k: v[:1] for k, v in data[0].items()}], settings=RecoverySettings(steps=1))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (250 << 20), -1))
-settings = FinetuneSettings(steps=1, auto_batch="auto" in sys.argv)
+settings = RecoverySettings(steps=1, auto_batch="auto" in sys.argv)
 try:
     finetune(model, data, settings=settings, device="cpu")
     print("done")
@@ -127,7 +127,7 @@ def test_training_in_parts_gives_the_same_network(one_thread: None) -> None:
         for p in model.parameters():
             nn.init.normal_(p, std=0.02)
         _limit(model, room)
-        settings = FinetuneSettings(steps=3, auto_batch=True, train_dual=True, ema=0)
+        settings = RecoverySettings(steps=3, auto_batch=True, train_dual=True, ema=0)
         torch.manual_seed(1)
         dual = DualModel(4)
         finetune_one = finetune(model, data, dual=dual, settings=settings, device="cpu")

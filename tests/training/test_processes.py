@@ -14,8 +14,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers.processes import ROOT, TORCHRUN, end_of, start_two
-from safetensors.torch import load_file
 from helpers.training_worker import CHECKPOINT_EVERY
+from safetensors.torch import load_file
 
 from drc.core.joining import share_of
 

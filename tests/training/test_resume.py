@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.training_worker import CHECKPOINT_EVERY, STEPS
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from helpers.training_worker import CHECKPOINT_EVERY, STEPS
 
 from drc.core.errors import DataError, RunError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.loop import finetune
 from drc.training.metrics import MetricsFile
 
@@ -170,7 +170,7 @@ def run(loader: Any, path: Path | None, stop_at: int = 0, **options: Any) -> nn.
         loader,
         teacher=teacher,
         dual=dual,
-        settings=FinetuneSettings(**given),
+        settings=RecoverySettings(**given),
         device="cpu",
         seed=6,
         checkpoint=path,
@@ -271,7 +271,7 @@ def test_how_often_to_write_may_change(tmp_path: Path) -> None:
 
 def test_another_network_or_teacher_is_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    options = {"settings": FinetuneSettings(steps=1), "device": "cpu", "checkpoint": path}
+    options = {"settings": RecoverySettings(steps=1), "device": "cpu", "checkpoint": path}
     model, data = Noisy(), LOADERS["list"]()
     finetune(model, data, **options)
     with pytest.raises(RunError, match="another starting network"):

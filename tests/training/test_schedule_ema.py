@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from drc.core.randomness import RandomState, RandomStream, isolated
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.ema import Ema
 from drc.training.schedule import learning_rate
 
@@ -20,7 +20,7 @@ def draw() -> tuple[float, float, float]:
 
 
 def rates_of(**values: object) -> list[float]:
-    settings = FinetuneSettings(**values)
+    settings = RecoverySettings(**values)
     return [learning_rate(step, settings) for step in range(settings.steps)]
 
 

@@ -17,7 +17,7 @@ from drc.data.crops import crop_loader
 from drc.networks.registry import build
 from drc.networks.traits import get_traits
 from drc.settings.runs import RunSettings
-from drc.settings.training import FinetuneSettings
+from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, in_words, output_loss, teacher_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,8 +44,8 @@ def batches(scale: int) -> Any:
     return list(crop_loader(pairs, scale, patch=8, batch=2, steps=2, seed=2))
 
 
-def settings(**changes: Any) -> FinetuneSettings:
-    return FinetuneSettings(**{"steps": 2, "batch": 2, "patch": 8, "warmup": 0, **changes})
+def settings(**changes: Any) -> RecoverySettings:
+    return RecoverySettings(**{"steps": 2, "batch": 2, "patch": 8, "warmup": 0, **changes})
 
 
 @pytest.mark.parametrize("pyramid", [False, True])
@@ -96,7 +96,7 @@ def test_files_become_absolute_and_names_stay(monkeypatch: Any, tmp_path: Path) 
     monkeypatch.chdir(tmp_path)
 
     def teacher(name: str) -> str | None:
-        return RunSettings.model_validate({"finetune": {"teacher": name}}).finetune.teacher
+        return RunSettings.model_validate({"recovery": {"teacher": name}}).recovery.teacher
 
     assert teacher("drn_l") == "drn_l" and teacher("my.code:make") == "my.code:make"
     assert teacher("big.pth") == str(tmp_path / "big.pth")

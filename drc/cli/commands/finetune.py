@@ -48,6 +48,6 @@ def command(
         result = {
             "finetuned": str(session.run.finetuned_path),
             "metrics": str(session.run.metrics_path),
-            "steps": session.settings.finetune.steps,
+            "steps": session.settings.recovery.steps,
         }
         print_step(session, "finetune", result, as_json)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from drc.graph.ids import solid
-from drc.graph.sizes import layers, parts, reads  # noqa: F401  (register their kinds of call)
 from drc.graph.sizes.ops import OPS, Sizes, kept_length
 
 if TYPE_CHECKING:

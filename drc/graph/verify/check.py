@@ -15,7 +15,7 @@ from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call
 from drc.graph.surgery import KeepSets, cut
-from drc.graph.verify.checker import BREAKS, Judge, difference
+from drc.graph.verify.checker import BREAKS, Checker, difference
 from drc.graph.verify.masked import run_masked
 
 _PATTERNS = 2
@@ -45,7 +45,7 @@ def verify(
     Raises:
         CutError: a cut does not run, with `strict`.
     """
-    judge = Judge(model, graph, inputs)
+    judge = Checker(model, graph, inputs)
     # Streams first, so that what fails only beside a cut stream is blamed, and not the stream.
     ordered = sorted(graph.groups, key=lambda group: -len(group.slices))
     reasons: dict[str, str] = {}
@@ -79,7 +79,7 @@ def verify(
 
 
 def _first_culprit(
-    judge: Judge, groups: Sequence[Group], pattern: Mapping[str, Any], number: int, why: str
+    judge: Checker, groups: Sequence[Group], pattern: Mapping[str, Any], number: int, why: str
 ) -> tuple[Group, str]:
     """The group with which cutting starts to fail, as one after the other is cut."""
     fine, bad = 0, len(groups)
@@ -104,7 +104,7 @@ def _kind(group: Group) -> tuple[str, int]:
 
 def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Inputs) -> None:
     """Raise ModelError unless cutting `model` to `keep` equals masking it, on all inputs."""
-    judge = Judge(model, graph, inputs)
+    judge = Checker(model, graph, inputs)
     for number in range(len(judge.images)):
         why = judge.failure(keep, number)
         if why is not None:

@@ -26,7 +26,7 @@ _MANY_WEIGHTS = 200_000_000
 _NO_WEIGHT = 1e-4
 
 
-class Judge:
+class Checker:
     """What the comparisons need, and the modules whose sizes had to be rewritten in them."""
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> None:

@@ -19,7 +19,7 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.ids import KnownIds
 from drc.graph.inputs import Inputs, call, tensors_of
 from drc.graph.rules.common import varies
-from drc.graph.rules.mix import reduced_dims
+from drc.graph.rules.reductions import reduced_dims
 from drc.graph.surgery import KeepSets, Removed, removed
 from drc.graph.tracer import Tracer, feed, plain_run, running
 

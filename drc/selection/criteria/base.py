@@ -11,8 +11,8 @@ from functools import cache, cached_property
 import numpy as np
 from torch import Tensor, nn
 
+from drc.core.distributed import helped
 from drc.core.errors import UsageError, unknown_name
-from drc.core.processes import helped
 from drc.core.runtime import Progress
 from drc.graph.groups import ChannelGraph
 from drc.networks.dual import AnyDual

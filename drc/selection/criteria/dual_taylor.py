@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from drc.core.distributed import deal, in_order, is_first
 from drc.core.errors import DataError, TrainingError
 from drc.core.messages import size
-from drc.core.processes import deal, in_order, is_first
 from drc.core.runtime import eval_mode
 from drc.graph.groups import Group, Slice
 from drc.selection.criteria.base import Calibration, Scores, register

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drc.core.distributed import in_order, of_first
 from drc.core.errors import TrainingError
 from drc.core.exact_sum import ExactSum
 from drc.core.messages import exchange
-from drc.core.processes import in_order, of_first
 from drc.core.runtime import forward_hooks
 from drc.graph.groups import Slice
 from drc.graph.readers import LinearMap, called_once, columns_at, places, rows_at

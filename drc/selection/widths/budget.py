@@ -16,7 +16,7 @@ from drc.settings.runs import SearchSettings
 _WORDS = {"params": "parameters", "macs": "MACs", "latency": "latency"}
 
 
-def pose(calibration: Calibration, settings: SearchSettings, notes: list[str]) -> Problem:
+def build_problem(calibration: Calibration, settings: SearchSettings, notes: list[str]) -> Problem:
     """The problem that a strategy is to solve.
 
     Args:
@@ -43,7 +43,7 @@ def pose(calibration: Calibration, settings: SearchSettings, notes: list[str]) -
     )
 
 
-def meet(problem: Problem, notes: list[str]) -> dict[str, int]:
+def solve_budget(problem: Problem, notes: list[str]) -> dict[str, int]:
     """Widths by group name, within the budget; a latency is measured.
 
     Args:

@@ -88,7 +88,7 @@ def is_told(error: BaseException) -> bool:
     return state_of(error) == TOLD
 
 
-def lead(work: Callable[[], T], help: Callable[..., object] | None = None) -> T:
+def on_first(work: Callable[[], T], help: Callable[..., object] | None = None) -> T:
     """Run `work` in the first process alone and return its result, or raise its error, in all.
 
     Args:
@@ -186,6 +186,15 @@ def _follow(help: Callable[..., object] | None) -> Any:
 
 
 __all__ = [
-    "deal", "exchange", "helped", "in_order", "is_first", "is_joined", "is_told", "lead",
-    "of_first", "own_device", "together",
+    "deal",
+    "exchange",
+    "helped",
+    "in_order",
+    "is_first",
+    "is_joined",
+    "is_told",
+    "of_first",
+    "on_first",
+    "own_device",
+    "together",
 ]  # fmt: skip
