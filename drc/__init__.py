@@ -11,8 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Compression": "drc.compression",
     "Result": "drc.api",
-    "adapt": "drc.training_api",
+    "adapt": "drc.api",
     "apply": "drc.store.networks",
     "complexity": "drc.evaluation.complexity",
     "compress": "drc.api",
@@ -27,7 +28,7 @@ _PUBLIC = {
     "prune": "drc.api",
     "save": "drc.store.networks",
     "search": "drc.api",
-    "train": "drc.training_api",
+    "train": "drc.api",
     "upscale": "drc.upscaling.api",
 }
 

@@ -1,45 +1,42 @@
-"""The main job from Python: search, prune, finetune, and compress, which does all of them."""
+"""drc from Python: search, prune, finetune, or compress, which does all three; train and adapt."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any
 
 import torch
 from torch import nn
 
-from drc.core.distributed import is_first, on_first, together
+from drc.compression import Compression
+from drc.core.distributed import is_first, together
 from drc.core.errors import UsageError
 from drc.core.runtime import Progress
-from drc.job import Job
+from drc.data.folders import ImagePair
+from drc.data.sources import GivenCrops
+from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits, plain_network
-from drc.opening import open_teacher
-from drc.pipeline import (
-    Loader,
-    calibrate,
-    check_plan,
-    checked,
-    cut_by_plan,
-    plan_front,
-    validated,
-)
-from drc.report.collect import Networks, Provenance, TestData, collect
+from drc.opening import new_dual, open_teacher
+from drc.pipeline import validated
+from drc.report.collect import TestData
 from drc.report.schema import Report
-from drc.rounds import default_rounds
 from drc.selection.criteria import base as criteria
-from drc.selection.widths import base as strategies
-from drc.settings.training import RecoverySettings
+from drc.settings.runs import PruneSettings, RunSettings, SearchSettings
+from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
 from drc.store.networks import save
 from drc.store.plan import Plan
-from drc.training import loop
-from drc.training.distill import in_words, teacher_factor
+from drc.training.distill import require_weight, teacher_factor
+from drc.training.feed import LoaderSource
+from drc.training.loop import TrainingFiles, run_training
+from drc.training.validation import Measure
 
-BudgetKind = Literal["params", "macs", "latency"]
-RoundTo = int | Literal["auto"]
+Loader = Iterable[Any]
+Device = str | torch.device
+Validation = str | Path | list[ImagePair] | Measure
 
 
 @dataclass(frozen=True)
@@ -61,41 +58,14 @@ class Result:
         save(self.model, path, {"made_by": "drc.compress", "notes": self.report.notes})
 
 
-@overload
-def search(
-    model: nn.Module, loader: Loader, *, ratio: float = ..., budget: BudgetKind = ...,
-    strategy: str = ..., dual: AnyDual | None = ..., round_to: RoundTo = ..., min_width: int = ...,
-    lr_size: tuple[int, int] = ..., patches: int = ..., dual_weight: float = ...,
-    dual_steps: int = ..., device: str | torch.device = ..., seed: int = ...,
-    progress: Progress | None = ...,
-) -> Plan: ...  # fmt: skip
-
-
-@overload
-def search(
-    model: nn.Module, loader: Loader, *, ratio: Sequence[float], budget: BudgetKind = ...,
-    strategy: str = ..., dual: AnyDual | None = ..., round_to: RoundTo = ..., min_width: int = ...,
-    lr_size: tuple[int, int] = ..., patches: int = ..., dual_weight: float = ...,
-    dual_steps: int = ..., device: str | torch.device = ..., seed: int = ...,
-    progress: Progress | None = ...,
-) -> list[Plan]: ...  # fmt: skip
-
-
 def search(
     model: nn.Module,
     loader: Loader,
-    *,
     ratio: float | Sequence[float] = 0.3,
-    budget: BudgetKind = "params",
-    strategy: str = "allocate",
+    *,
+    settings: SearchSettings | None = None,
     dual: AnyDual | None = None,
-    round_to: RoundTo = 8,
-    min_width: int = 4,
-    lr_size: tuple[int, int] = (96, 96),
-    patches: int = 64,
-    dual_weight: float = 0.1,
-    dual_steps: int = 50,
-    device: str | torch.device = "auto",
+    device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Plan | list[Plan]:
@@ -108,20 +78,12 @@ def search(
             in the network's declared range. Training data, never the test set.
         ratio: the fraction of the budget to remove, between 0 and 1; several give a plan each,
             from one look at the data.
-        budget: what to count: `params`, `macs`, or `latency`, the measured time of one forward
-            pass on `device` with the threads that torch has now.
-        strategy: a registered search strategy: `allocate` or `uniform`.
+        settings: what the budget counts, the strategy, the rounding, and how many crops are
+            looked at.
         dual: a trained dual model; None fits one on the loader first, and the plan says so.
-        round_to: widths are multiples of this, or the dense width; `auto` times the network's
-            slowest layers and takes the multiple in which their time rises, 4, 8, 16 or 32.
-        min_width: no group gets narrower than this.
-        lr_size: height and width of the LR image for `macs` and `latency`.
-        patches: how many crops to look at, one at a time.
-        dual_weight: lambda of the dual regression loss.
-        dual_steps: steps to fit a dual model when none is given.
         device: auto, cpu or cuda:N.
         seed: of every random choice; on a CPU one seed gives one plan, bit for bit, but for what
-            is measured: a `latency` budget and `auto`.
+            is measured: a `latency` budget and widths rounded to `auto`.
         progress: told about every crop.
 
     Returns:
@@ -135,21 +97,13 @@ def search(
             reached.
         ModelError, DataError, UsageError: the network, the batches or a setting cannot be used.
     """
-    model = plain_network(model)
-    settings = checked(
-        ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
-        lr_size=lr_size, patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
-    )  # fmt: skip
-    notes: list[str] = []
-    uses_data = strategy not in strategies.DATA_FREE
-    with together(device) as where:
-        calibration = calibrate(
-            model, loader, dual, settings, where, seed, progress, notes, fit=uses_data
-        )
-        front = plan_front(model, calibration, settings, notes)
-    for reason in front.missed.values() if is_first() else ():
+    chosen = _run_settings(ratio, settings, device=device, seed=seed)
+    driver = _driver(model, loader, chosen, dual=dual, progress=progress)
+    with together(device):
+        found = driver.search()
+    for reason in found.missed.values() if is_first() else ():
         warnings.warn(reason, stacklevel=2)
-    return front.plans if isinstance(ratio, Sequence) else front.plans[0]
+    return found.plans if isinstance(ratio, Sequence) else found.plans[0]
 
 
 def prune(
@@ -157,13 +111,10 @@ def prune(
     plan: Plan,
     loader: Loader | None = None,
     *,
-    importance: str = "dual_obs",
-    reconstruct: bool = True,
+    settings: PruneSettings | None = None,
+    calibration: SearchSettings | None = None,
     dual: AnyDual | None = None,
-    patches: int = 64,
-    dual_weight: float = 0.1,
-    dual_steps: int = 50,
-    device: str | torch.device = "auto",
+    device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -173,10 +124,10 @@ def prune(
         model: the network that was searched; it is not changed.
         plan: the result of `search` on the same weights.
         loader: calibration batches, as for `search`; criteria that look at weights need none.
-        importance: a registered criterion, such as `dual_obs` or `l1`.
-        reconstruct: refit the layers that read removed channels, in closed form; left out when
-            there is no loader.
-        dual, patches, dual_weight, dual_steps, device, seed, progress: as for `search`.
+        settings: the criterion, and whether the layers that read removed channels are refitted;
+            they are not where there is no loader.
+        calibration: how many crops are looked at, and the weight of the dual loss.
+        dual, device, seed, progress: as for `search`.
 
     Returns:
         An ordinary network with smaller layers, in eval mode, on the device of `model`.
@@ -185,51 +136,42 @@ def prune(
         RunError: the plan belongs to other weights.
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
-    model = plain_network(model)
-    settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
-    criteria.get_criterion(importance)
-    check_plan(model, plan)
-    uses_data = importance not in criteria.DATA_FREE
-    if loader is None and uses_data:
-        raise UsageError(f"{importance} needs calibration batches; pass a loader")
-    with together(device) as where:
-        calibration = calibrate(
-            model, loader or [], dual, settings, where, seed, progress, fit=uses_data
-        )
-        refits = reconstruct and loader is not None
-        return cut_by_plan(model, calibration, plan, importance, refits)
+    settings = settings or PruneSettings()
+    criteria.get_criterion(settings.importance)
+    if loader is None:
+        if settings.importance not in criteria.DATA_FREE:
+            raise UsageError(f"{settings.importance} needs calibration batches; pass a loader")
+        settings = settings.model_copy(update={"reconstruct": False})
+    chosen = _run_settings(None, calibration, prune=settings, device=device, seed=seed)
+    driver = _driver(model, loader or [], chosen, dual=dual, progress=progress)
+    with together(device):
+        return driver.prune(plan)
 
 
 def finetune(
     model: nn.Module,
-    loader: loop.LoaderSource,
+    loader: LoaderSource,
+    settings: RecoverySettings | None = None,
     *,
     teacher: nn.Module | None = None,
     dual: AnyDual | None = None,
-    settings: RecoverySettings | None = None,
-    steps: int | None = None,
-    device: str | torch.device = "auto",
+    device: Device = "auto",
     seed: int = 0,
-    checkpoint: Path | str | None = None,
-    resume: bool = False,
-    metrics: Path | str | None = None,
+    files: TrainingFiles | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Recover the quality of a pruned network; see `drc.training.loop.finetune`.
+    """Recover the quality of a pruned network; see `drc.training.loop.run_training`.
 
     Args:
         model: the pruned network; it is not changed.
         loader: batches as for `search`, or a function from a step to the batches from there on.
+        settings: of the training.
         teacher: the dense network to distil from, or another of the same scale, whose range of
             values may differ; None for the one that the settings name, or none.
         dual: the dual model; None leaves the dual term out.
-        settings: all settings of the training.
-        steps: optimizer steps, in place of `settings.steps`.
         device: auto, cpu or cuda:N.
         seed: of all random numbers.
-        checkpoint: file that an interrupted training goes on from with `resume`.
-        resume: go on from `checkpoint`.
-        metrics: file for one line of JSON every few steps.
+        files: where checkpoints and figures go, and whether to go on from there; None for nowhere.
         progress: called after each step.
 
     Returns:
@@ -239,58 +181,38 @@ def finetune(
         TrainingError: the loss became NaN; the last checkpoint is kept.
         RunError, DataError, UsageError: files, batches or settings cannot be used.
     """
-    model = plain_network(model)
-    settings = settings or RecoverySettings()
-    if steps is not None:
-        settings = validated(RecoverySettings, {**settings.model_dump(), "steps": steps})
-    teacher = _teacher(model, teacher, settings)
-    return loop.finetune(
-        model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
-        checkpoint=checkpoint, resume=resume, metrics=metrics, progress=progress,
+    model, settings = plain_network(model), settings or RecoverySettings()
+    return run_training(
+        model, loader, settings, teacher=_teacher(model, teacher, settings), dual=dual,
+        device=device, seed=seed, files=files, progress=progress,
     )  # fmt: skip
 
 
 def compress(
     model: nn.Module,
     loader: Loader,
-    *,
     ratio: float = 0.3,
-    budget: BudgetKind = "params",
-    strategy: str = "allocate",
-    importance: str = "dual_obs",
-    reconstruct: bool = True,
-    steps: int = 300,
+    *,
+    search: SearchSettings | None = None,
+    prune: PruneSettings | None = None,
+    recovery: RecoverySettings | None = RecoverySettings(),  # noqa: B008  (immutable)
     test: TestData | None = "bundled",
-    dual: AnyDual | None = None,
-    round_to: RoundTo = 8,
-    min_width: int = 4,
-    lr_size: tuple[int, int] = (96, 96),
-    patches: int = 64,
-    dual_weight: float = 0.1,
-    dual_steps: int = 50,
-    finetune_settings: RecoverySettings | None = None,
-    teacher: nn.Module | None = None,
-    rounds: Literal[1, 2] | None = None,
-    device: str | torch.device = "auto",
+    device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Result:
-    """Search, prune, recover and measure: the whole job in one call.
+    """Search, prune, recover and measure: the whole work in one call.
+
+    `drc.Compression` does the same step by step, and takes a dual model and a teacher.
 
     Args:
         model: any SR network, on its trained weights; it is not changed.
-        loader: training batches `(lr, hr)` or dicts, as for `search`.
-        ratio, budget, strategy, round_to, min_width, lr_size, patches, dual_weight, dual_steps: as
-            for `search`.
-        importance, reconstruct: as for `prune`.
-        steps: recovery steps; 0 leaves the recovery out.
+        loader: training batches `(lr, hr)` or dicts, as for `drc.search`.
+        ratio: the fraction of the budget to remove, between 0 and 1.
+        search, prune: settings of these steps.
+        recovery: settings of the recovery, from the dense network unless they name a teacher;
+            None leaves it out.
         test: what to measure on: a folder, pairs, `bundled` photos, or None to skip PSNR.
-        dual: a trained dual model; None fits one on the loader first.
-        finetune_settings: all settings of the recovery; `steps` wins over its own.
-        teacher: a network of the same scale to learn from in recovery; by default the one that
-            `finetune_settings` names, else `model`.
-        rounds: 2 removes part of the channels, recovers for a third of the steps, and removes the
-            rest; None takes 1, up to a ratio of `drc.rounds.TWO_ROUNDS_ABOVE`.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
         progress: told what is being done.
@@ -299,42 +221,132 @@ def compress(
         BudgetError: no widths meet the budget.
         DrcError: another input cannot be used; the message says which.
     """
-    model = plain_network(model)
-    settings = checked(
-        ratio=ratio, budget=budget, strategy=strategy, round_to=round_to, min_width=min_width,
-        lr_size=lr_size, patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
-    )  # fmt: skip
-    strategies.get_strategy(strategy), criteria.get_criterion(importance)
-    if settings.front:
+    if isinstance(ratio, Sequence):
         raise UsageError("drc.compress takes one ratio; drc.search gives plans for several")
-    if steps < 0:
-        raise UsageError(f"steps is {steps}; recovery takes 0 or more")
-    if rounds not in (None, 1, 2):
-        raise UsageError(f"rounds is {rounds}; it takes 1 or 2")
-    recovery = finetune_settings or RecoverySettings()
-    teacher = _teacher(model, teacher, recovery)
-    taught = in_words("the dense network" if teacher is None else teacher, recovery)
-    twice = (rounds or default_rounds(settings.ratio)) == 2
-    with together(device) as where:
-        job = Job(
-            loader, importance, reconstruct, model if teacher is None else teacher, dual, recovery,
-            where, seed, progress,
-        )  # fmt: skip
-        made = (job.twice if twice else job.once)(model, settings, steps)
-        story = Provenance(
-            command="drc.compress",
-            weights="as given",
-            importance=importance,
-            calibration=f"{patches} crops of the given loader",
-            recovery=f"{steps} steps on the given loader, {taught}" if steps else "not run",
-            steps=job.seconds,
-            notes=tuple(job.notes),
-        )
-        networks = Networks(before=model, pruned=made.pruned, recovered=made.recovered)
-        report = on_first(
-            lambda: collect(networks, made.plan, story, test=test, device=where, progress=progress)
-        )
-    return Result(made.model, made.plan, report)
+    chosen = _run_settings(
+        ratio, search, prune=prune or PruneSettings(), recovery=recovery or RecoverySettings(),
+        device=device, seed=seed,
+    )  # fmt: skip
+    teacher = _teacher(plain_network(model), None, recovery) if recovery else None
+    driver = _driver(model, loader, chosen, teacher=teacher, test=test, progress=progress)
+    with together(device):
+        report = driver.run(recovery=recovery is not None)
+    return Result(driver.model, driver.store.plan(), report)
+
+
+def train(
+    model: nn.Module,
+    loader: LoaderSource,
+    settings: TrainSettings | None = None,
+    *,
+    validate: Validation | None = None,
+    teacher: nn.Module | None = None,
+    dual: AnyDual | None = None,
+    device: Device = "auto",
+    seed: int = 0,
+    files: TrainingFiles | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train a network with the dual regression loss, from the weights that it has.
+
+    Args:
+        model: any SR network; it is not changed.
+        loader: batches `(lr, hr)` or dicts, as for `drc.search`, or a function from a step to the
+            batches from there on.
+        settings: of the training.
+        validate: held-out images, as `drc.evaluate` takes them, on whose PSNR the best weights are
+            chosen; or a function that gives a network a value, higher being better. Never a test
+            set. None returns the average of the last weights.
+        teacher: a network to learn from, with a weight in `settings.distill`.
+        dual: the dual model, which is trained along, in place; None makes a new one.
+        device, seed, files, progress: as for `drc.finetune`.
+
+    Returns:
+        A new network in eval mode, on the device of `model`.
+
+    Raises:
+        TrainingError: the loss became NaN; the last checkpoint is kept.
+        RunError, DataError, UsageError, ModelError: files, batches, settings or the network cannot
+            be used.
+    """
+    model, settings = plain_network(model), settings or TrainSettings()
+    if teacher is not None:
+        require_weight(settings)
+    return run_training(
+        model, loader, settings, teacher=teacher, dual=dual or new_dual(model, settings, seed),
+        validate=_measure(validate, device), device=device, seed=seed, files=files,
+        progress=progress, title="train",
+    )  # fmt: skip
+
+
+def adapt(
+    model: nn.Module,
+    loader: LoaderSource,
+    unpaired: LoaderSource,
+    settings: AdaptSettings | None = None,
+    *,
+    validate: Validation | None = None,
+    dual: AnyDual | None = None,
+    device: Device = "auto",
+    seed: int = 0,
+    files: TrainingFiles | None = None,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Adapt a network to LR images that have no HR images.
+
+    Every step takes n pairs and m LR images without HR, and lowers
+    `1[paired] * L1(P(x), y) + dual_weight * L1(D(P(x)), x)`: the primal loss counts for the pairs
+    alone, the dual loss for all. The dual model learns from the same SR images (Guo et al., CVPR
+    2020, algorithm 1).
+
+    Args:
+        model: a trained SR network; it is not changed.
+        loader: batches with HR, as for `train`.
+        unpaired: batches of LR images of the new kind: tensors `(m, C, h, w)` or dicts with `lr`,
+            of the size of the LR images of `loader`; or a function from a step to the batches
+            from there on.
+        settings, validate, dual, device, seed, files, progress: as for `train`.
+
+    Returns:
+        A new network in eval mode, on the device of `model`.
+
+    Raises:
+        TrainingError: the loss became NaN; the last checkpoint is kept.
+        RunError, DataError, UsageError, ModelError: files, batches, settings or the network cannot
+            be used.
+    """
+    model, settings = plain_network(model), settings or AdaptSettings()
+    if not settings.dual_weight:
+        raise UsageError("dual_weight is 0, and the dual loss is all that unpaired images have")
+    if settings.features or settings.distill:
+        raise UsageError("an adaptation has no teacher; leave distill and features at 0")
+    return run_training(
+        model, loader, settings, dual=dual or new_dual(model, settings, seed), unpaired=unpaired,
+        validate=_measure(validate, device), device=device, seed=seed, files=files,
+        progress=progress, title="adapt",
+    )  # fmt: skip
+
+
+def _driver(model: nn.Module, loader: Loader, settings: RunSettings, **more: Any) -> Compression:
+    driver = Compression(plain_network(model), GivenCrops(loader), settings, **more)
+    driver.check()
+    return driver
+
+
+def _run_settings(
+    ratio: float | Sequence[float] | None, search: SearchSettings | None, device: Device,
+    **more: Any,
+) -> RunSettings:  # fmt: skip
+    """The settings of a run, with a ratio beside those of its search. Raises UsageError."""
+    chosen = search or SearchSettings()
+    if ratio is not None:
+        if "ratio" in chosen.model_fields_set and chosen.ratio != ratio:
+            raise UsageError(
+                f"ratio is {ratio}, and {chosen.ratio} in the settings of the search; give it once"
+            )
+        values = {**chosen.model_dump(exclude={"front"}), "ratio": ratio}
+        chosen = validated(SearchSettings, values)
+    return validated(RunSettings, {"search": chosen, "device": str(device), **more})
 
 
 def _teacher(
@@ -342,9 +354,15 @@ def _teacher(
 ) -> nn.Module | None:
     """What the caller gives to learn from, else what the settings name, else None."""
     traits = get_traits(model)
-    distils = settings.distill or settings.features
-    if teacher is None and settings.teacher is not None and distils:
+    if teacher is None and settings.teacher and (settings.distill or settings.features):
         teacher = open_teacher(settings.teacher, traits.scale)
     if teacher is not None:
         teacher_factor(traits, teacher)
     return teacher
+
+
+def _measure(images: Validation | None, device: Device) -> Measure | None:
+    """PSNR on held-out images as a function of a network."""
+    if images is None or callable(images):
+        return images
+    return lambda network: evaluate(network, images, device=device).psnr

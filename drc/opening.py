@@ -7,14 +7,18 @@ from pathlib import Path
 from torch import nn
 
 from drc.core.errors import UsageError, WeightsError
+from drc.core.randomness import isolated
 from drc.core.runtime import Progress
 from drc.networks import factory, spandrel_networks
+from drc.networks.dual import AnyDual, DualModel
+from drc.networks.dual_weights import dual_with, load_dual
 from drc.networks.reader import read_checkpoint, shapes
 from drc.networks.registry import get_preset
-from drc.networks.traits import get_traits, set_traits
-from drc.networks.weights import create_model, load_weights, locate, registered_owner
+from drc.networks.traits import Traits, get_traits, set_traits
+from drc.networks.weights import create_model, load_weights, locate, locate_dual, registered_owner
 from drc.settings.base import is_file
 from drc.settings.runs import WHICH_NETWORK
+from drc.settings.training import RecoverySettings
 from drc.store.networks import apply, load, saved_by_drc
 
 DEFAULT_SCALE = 4
@@ -129,4 +133,38 @@ def _registered(
     return create_model(name, scale, locate(preset, scale, weights, progress))
 
 
-__all__ = ["open_network", "open_saved", "open_teacher"]
+def find_dual(
+    given: str | None, weights: str | None, traits: Traits, shipped: bool = True
+) -> tuple[AnyDual, str] | None:
+    """The trained dual model that is at hand, and where it was, in words; None without one.
+
+    Args:
+        given: a file that the settings name.
+        weights: the settings' word for the network's weights: a file, "none", or None for the
+            published ones, with which drc may ship a dual model.
+        traits: of the network.
+        shipped: whether that one will do; it gives back bicubic LR images.
+
+    Raises:
+        WeightsError: a file is unusable, or of another scale.
+    """
+    if given is not None:
+        return load_dual(given, traits.scale, traits.channels), given
+    if weights not in (None, "none"):
+        return dual_with(weights, traits.scale, traits.channels)
+    if weights is None and traits.preset is not None and shipped:
+        path = locate_dual(get_preset(traits.preset), traits.scale)
+        if path is not None:
+            return load_dual(path, traits.scale), "shipped with drc"
+    return None
+
+
+def new_dual(model: nn.Module, settings: RecoverySettings, seed: int) -> AnyDual | None:
+    """An untrained dual model of the kind that the papers train with this network."""
+    if not settings.dual_weight:
+        return None
+    traits = get_traits(model)
+    with isolated(seed):
+        if traits.preset is not None:
+            return get_preset(traits.preset).dual(traits.scale)
+        return DualModel(traits.scale, channels=traits.channels)

@@ -28,9 +28,8 @@ from drc.selection.criteria.base import Calibration, helper, keep_best, score
 from drc.selection.criteria.dual_taylor import single_crops
 from drc.selection.refit import refit
 from drc.selection.widths.budget import build_problem, solve_budget
-from drc.settings.runs import SearchSettings
+from drc.settings.runs import PruneSettings, SearchSettings
 from drc.store.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
-from drc.training.dual_fit import fit_dual
 
 _REFIT_PIXELS = 64 * 64**2  # of LR images, which go through the network all at once
 
@@ -46,29 +45,12 @@ def calibrate(
     device: str | torch.device,
     seed: int,
     progress: Progress | None = None,
-    notes: list[str] | None = None,
-    fit: bool = True,
 ) -> Calibration:
-    """Trace a copy of the network and bring data and dual model together.
-
-    Without a dual model one is fitted first, unless `fit` is off; `notes` then says so.
-    """
+    """Trace a copy of the network and bring data and dual model together."""
     where = resolve_device(device)
     seed_everything(seed)
     traits = get_traits(model)
     reader = BatchReader(loader, traits.scale, traits.value_range, where, channels=traits.channels)
-    if dual is None and fit and settings.dual_weight:
-        dual = on_first(
-            lambda: fit_dual(
-                reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
-                device=where, progress=progress,
-            ).cpu()
-        )  # fmt: skip
-        if notes is not None:
-            notes.append(
-                "no trained dual model was given: one was fitted on the calibration data "
-                f"in {settings.dual_steps} steps"
-            )
     twin = copy_of(model).to(where).eval()
     return Calibration(
         model=twin,
@@ -80,17 +62,6 @@ def calibrate(
         seed=seed,
         progress=progress,
     )
-
-
-def plan_widths(
-    model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
-) -> Plan:
-    """The plan for the one ratio of the settings; the same in all processes.
-
-    Raises:
-        BudgetError: no widths meet the budget.
-    """
-    return on_first(lambda: _plan_widths(model, calibration, settings, notes), helper(calibration))
 
 
 def _plan_widths(
@@ -124,7 +95,7 @@ def _plan_widths(
 
 
 @dataclass(frozen=True)
-class Front:
+class Plans:
     """The plans of one search for several ratios.
 
     Attributes:
@@ -136,9 +107,9 @@ class Front:
     missed: dict[float, str]
 
 
-def plan_front(
+def search_plans(
     model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
-) -> Front:
+) -> Plans:
     """A plan for each of `settings.ratios`, each as a search for it alone finds it.
 
     What a strategy has read off the calibration data for one ratio serves the others. All
@@ -147,38 +118,32 @@ def plan_front(
     Raises:
         BudgetError: none of the ratios can be reached.
     """
-    return on_first(lambda: _plan_front(model, calibration, settings, notes), helper(calibration))
+    return on_first(lambda: _search_plans(model, calibration, settings, notes), helper(calibration))
 
 
-def check_goal(calibration: Calibration, goal: SearchSettings) -> None:
-    """Raise BudgetError when a later round cannot reach `goal`."""
-    on_first(lambda: build_problem(calibration, goal, []).check_reachable())
-
-
-def _plan_front(
+def _search_plans(
     model: nn.Module, calibration: Calibration, settings: SearchSettings, notes: list[str]
-) -> Front:
+) -> Plans:
     device = next(calibration.model.parameters()).device
     state = RandomState.capture(device)
-    front = Front([], {})
+    found = Plans([], {})
     for ratio in settings.ratios:
         state.restore(device)
         try:
             alone = settings.model_copy(update={"ratio": ratio, "front": ()})
-            front.plans.append(_plan_widths(model, calibration, alone, notes))
+            found.plans.append(_plan_widths(model, calibration, alone, notes))
         except BudgetError as error:
-            front.missed[ratio] = str(error)
-    if not front.plans:
-        raise BudgetError(front.missed[min(front.missed)])
-    return front
+            found.missed[ratio] = str(error)
+    if not found.plans:
+        raise BudgetError(found.missed[min(found.missed)])
+    return found
 
 
 def cut_by_plan(
     model: nn.Module,
     calibration: Calibration,
     plan: Plan,
-    importance: str,
-    reconstruct: bool = True,
+    options: PruneSettings,
 ) -> nn.Module:
     """Rank the channels, cut those the plan has no room for, and refit what read them.
 
@@ -188,9 +153,10 @@ def cut_by_plan(
     """
     check_plan(model, plan)
     _check_groups(calibration.graph, plan)
+    calibration.settings = options
     calibration.widths = {name: width.keep for name, width in plan.groups.items()}
     keep, weights = on_first(
-        lambda: _rank_and_refit(calibration, calibration.widths or {}, importance, reconstruct),
+        lambda: _rank_and_refit(calibration, calibration.widths or {}, options),
         helper(calibration),
     )
     small = cut(calibration.model, calibration.graph, keep).eval()
@@ -199,14 +165,14 @@ def cut_by_plan(
 
 
 def _rank_and_refit(
-    calibration: Calibration, widths: dict[str, int], importance: str, reconstruct: bool
+    calibration: Calibration, widths: dict[str, int], options: PruneSettings
 ) -> tuple[KeepSets, dict[str, torch.Tensor]]:
     """What stays, and the weights of the network that is left."""
-    keep = keep_best(score(importance, calibration), widths)
+    keep = keep_best(score(options.importance, calibration), widths)
     image = example_input(calibration.model, get_traits(calibration.model).channels)
     check(calibration.model, calibration.graph, keep, image)
     small = cut(calibration.model, calibration.graph, keep).eval()
-    if reconstruct:
+    if options.reconstruct:
         _refit(calibration, small, keep)
     return keep, small.cpu().state_dict()
 

@@ -23,7 +23,7 @@ def named(pair: ImagePair) -> Source:
 
 def write_inventory(path: Path, sources: Sequence[Source]) -> None:
     """List the images and their sizes in bytes, a line each. Raises DataError and RunError."""
-    write_text(path, "".join(f"{line}\n" for line in _lines(sources)))
+    write_text(path, "".join(f"{line}\n" for line in lines_of(sources)))
 
 
 def check_inventory(path: Path, sources: Sequence[Source]) -> None:
@@ -33,7 +33,7 @@ def check_inventory(path: Path, sources: Sequence[Source]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise RunError(f"cannot read {path}: {reason}; start the run again") from error
-    now = _lines(sources)
+    now = lines_of(sources)
     if then == now:
         return
     gone, new = sorted(set(then) - set(now)), sorted(set(now) - set(then))
@@ -46,7 +46,8 @@ def check_inventory(path: Path, sources: Sequence[Source]) -> None:
     )
 
 
-def _lines(sources: Sequence[Source]) -> list[str]:
+def lines_of(sources: Sequence[Source]) -> list[str]:
+    """A line per source: its name, and the sizes of its files in bytes. Raises DataError."""
     lines = []
     for name, files in sources:
         try:
@@ -62,4 +63,4 @@ def _names(lines: Sequence[str]) -> str:
     return ", ".join(names) + (", ..." if len(lines) > _SHOWN else "")
 
 
-__all__ = ["Source", "check_inventory", "named", "write_inventory"]
+__all__ = ["Source", "check_inventory", "lines_of", "named", "write_inventory"]

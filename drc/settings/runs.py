@@ -201,8 +201,6 @@ class RunSettings(Settings):
         dual: a file with a trained dual model; None to use a published one or fit one.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
-        rounds: 2 compresses part of the way, recovers, and goes on; None for 1 up to the ratio
-            where two are the default (`drc.rounds`).
         output: the run folder; None for a new one under `runs/`.
     """
 
@@ -212,7 +210,6 @@ class RunSettings(Settings):
     dual: str | None = None
     device: str = "auto"
     seed: Whole = 0
-    rounds: Literal[1, 2] | None = None
     output: str | None = None
     data: DataSettings = DataSettings()
     search: SearchSettings = SearchSettings()
@@ -294,3 +291,11 @@ class AdaptRun(TrainRun):
     recipe: None = None
     data: AdaptDataSettings = AdaptDataSettings()
     train: AdaptSettings = AdaptSettings()
+
+
+_FREE = {"workers", "cache_gb", "checkpoint_every", "log_every", "log_with", "auto_batch"}
+
+
+def deciding(settings: Settings) -> dict[str, Any]:
+    """The settings that decide a result, plain values."""
+    return settings.model_dump(mode="json", exclude=_FREE)

@@ -1,13 +1,22 @@
-"""The run folder: what one compression leaves on disk, and how the next command finds it."""
+"""The run folder: what one compression or training leaves on disk, and how it is found again.
+
+`steps.json` tells the truth at every instant: a step is written as begun before it starts and as
+finished once its result is on disk; what belongs to an older attempt is gone before.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from drc.core.errors import RunError
 from drc.core.files import write_json, write_yaml
@@ -22,12 +31,45 @@ COMPRESSION = "compression"
 _STARTED_BY = {COMPRESSION: "search", "training": "train", "adaptation": "adapt"}
 """Kind of run -> the command that starts one."""
 
+STEPS = ("search", "prune", "finetune", "report")
+"""Of a compression, in their order."""
+
+
+class _Inside:
+    """A path inside a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunFolder, _: type) -> Path:
+        return run.path / self._name
+
 
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run. Make one with `create`, `open`, `newest` or `find`."""
 
     path: Path
+
+    config_path = _Inside("config.yaml")
+    steps_path = _Inside("steps.json")
+    plan_path = _Inside("plan.yaml")
+    plans_path = _Inside("plans")  # a plan for each of several ratios
+    dual_path = _Inside("dual.safetensors")
+    pruned_path = _Inside("pruned.safetensors")
+    finetuned_path = _Inside("finetuned.safetensors")
+    trained_path = _Inside("trained.safetensors")  # by a training or an adaptation
+    start_dual_path = _Inside("start_dual.safetensors")  # the one an adaptation started with
+    estimate_path = _Inside("degradation.json")  # how the images without HR were made
+    inventory_path = _Inside("images.tsv")  # the training images
+    checkpoint_path = _Inside("last.ckpt")
+    metrics_path = _Inside("metrics.jsonl")
+    report_path = _Inside("report.json")
+    markdown_path = _Inside("report.md")
+    page_path = _Inside("report.html")
+    plots_path = _Inside("plots")
+    kernels_path = _Inside("kernels.png")
+    previous_path = _Inside(".previous")  # what a step that has begun is to replace
 
     @classmethod
     def create(
@@ -112,94 +154,41 @@ class RunFolder:
         """What sort of run it is. Raises RunError when its record is damaged."""
         return str(self._read_record().get("kind", COMPRESSION))
 
-    @property
-    def config_path(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def steps_path(self) -> Path:
-        return self.path / "steps.json"
-
-    @property
-    def plan_path(self) -> Path:
-        return self.path / "plan.yaml"
-
-    @property
-    def front_path(self) -> Path:
-        """The folder of the plans of a search for several ratios."""
-        return self.path / "plans"
-
-    def front_plan_path(self, ratio: float) -> Path:
+    def plan_of_ratio(self, ratio: float) -> Path:
         """Where the plan for one of several ratios lies: `plans/ratio_0.50.yaml`."""
         short = f"{ratio:.2f}"
-        return self.front_path / f"ratio_{short if float(short) == ratio else ratio}.yaml"
+        return self.plans_path / f"ratio_{short if float(short) == ratio else ratio}.yaml"
 
     @property
-    def first_round(self) -> RunFolder:
-        """The run folder, inside this one, of the first of two rounds."""
-        return RunFolder(self.path / "round1")
+    def compressed_path(self) -> Path:
+        """The network that the run has made so far: the recovered one, else the pruned one.
 
-    @property
-    def dual_path(self) -> Path:
-        return self.path / "dual.safetensors"
+        Raises:
+            RunError: none is finished.
+        """
+        for step, path in (("finetune", self.finetuned_path), ("prune", self.pruned_path)):
+            if self.finished(step) and path.is_file():
+                return path
+        raise missing(self.pruned_path, "pruned network", "drc prune")
 
-    @property
-    def pruned_path(self) -> Path:
-        return self.path / "pruned.safetensors"
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A block in which no other command writes into the folder.
 
-    @property
-    def finetuned_path(self) -> Path:
-        return self.path / "finetuned.safetensors"
-
-    @property
-    def trained_path(self) -> Path:
-        """The network that a training or an adaptation made."""
-        return self.path / "trained.safetensors"
-
-    @property
-    def start_dual_path(self) -> Path:
-        """The dual model that an adaptation started with."""
-        return self.path / "start_dual.safetensors"
-
-    @property
-    def estimate_path(self) -> Path:
-        """How the images without HR were found to be made."""
-        return self.path / "degradation.json"
-
-    @property
-    def inventory_path(self) -> Path:
-        """The list of the training images."""
-        return self.path / "images.tsv"
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.path / "last.ckpt"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report_path(self) -> Path:
-        return self.path / "report.json"
-
-    @property
-    def markdown_path(self) -> Path:
-        return self.path / "report.md"
-
-    @property
-    def page_path(self) -> Path:
-        """The report as one HTML file."""
-        return self.path / "report.html"
-
-    @property
-    def plots_path(self) -> Path:
-        """The folder of the plots as pictures."""
-        return self.path / "plots"
-
-    @property
-    def kernels_path(self) -> Path:
-        return self.path / "kernels.png"
+        Raises:
+            RunError: another command is at work there.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"another command is at work in {self.path}; wait for it, or name another run"
+            ) from None
+        except OSError as error:
+            raise RunError(f"cannot lock {self.path}: {error.strerror}") from error
+        with lock:
+            yield
 
     def read_config(self) -> dict[str, Any]:
         """The settings in `config.yaml`. Raises RunError when it is missing or corrupt."""
@@ -210,26 +199,43 @@ class RunFolder:
         write_yaml(self.config_path, config)
 
     def read_steps(self) -> dict[str, dict[str, Any]]:
-        """What the steps done so far recorded, by step, in the order they were first done.
+        """What the steps recorded, by step, in the order they were first begun.
 
         Raises:
             RunError: `steps.json` is missing or damaged.
         """
         return self._read_record()["steps"]
 
-    def record_step(self, name: str, facts: dict[str, Any]) -> None:
-        """Set one step's entry in `steps.json`, atomically; an earlier one of that name goes.
+    def finished(self, step: str) -> bool:
+        """Whether the step's last attempt came to its end. Raises RunError as `read_steps`."""
+        return bool(self.read_steps().get(step, {}).get("finished"))
+
+    def record(self, step: str, facts: dict[str, Any]) -> None:
+        """Set one step's entry in `steps.json`, atomically; those of later steps go.
 
         Args:
-            name: `search`, `prune`, `finetune`, ...
-            facts: plain JSON values, such as `{"seconds": 12.5}`.
+            step: `search`, `prune`, `finetune`, ...
+            facts: plain JSON values, such as `{"seconds": 12.5, "finished": True}`.
 
         Raises:
             RunError: `steps.json` is damaged, or the system refuses.
         """
         record = self._read_record()
-        record["steps"][name] = facts
+        later = STEPS[STEPS.index(step) + 1 :] if step in STEPS else ()
+        steps = {name: facts for name, facts in record["steps"].items() if name not in later}
+        record["steps"] = {**steps, step: facts}
         write_json(self.steps_path, record)
+
+    def restore_steps(self, steps: dict[str, dict[str, Any]]) -> None:
+        """Put back what `read_steps` gave. Raises RunError as `record`."""
+        write_json(self.steps_path, {**self._read_record(), "steps": steps})
+
+    def discard(self) -> None:
+        """Remove a new run's folder, unless it holds a plan or a checkpoint by now."""
+        if self.plan_path.exists() or self.checkpoint_path.exists():
+            return
+        with suppress(OSError):
+            shutil.rmtree(self.path)
 
     def _read_record(self) -> dict[str, Any]:
         try:
@@ -250,6 +256,11 @@ class RunFolder:
 
     def _damaged(self) -> str:
         return f"{self.steps_path} is damaged; move {self.path} away, or pass --run with another"
+
+
+def missing(path: Path, what: str, command: str) -> RunError:
+    """The error that says which command makes a file that is not there."""
+    return RunError(f"{path.parent} holds no {what} ({path.name}); run `{command}` first")
 
 
 def is_seconds(value: object) -> bool:

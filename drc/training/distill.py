@@ -87,6 +87,15 @@ def in_words(teacher: nn.Module | str, settings: RecoverySettings) -> str:
     return f"teacher: {get_traits(teacher).preset or type(teacher).__name__}"
 
 
+def require_weight(settings: RecoverySettings) -> None:
+    """Raise UsageError if a teacher would have no say."""
+    if not (settings.distill or settings.features):
+        raise UsageError(
+            "a teacher has no say while distill and features are 0; set one of them, such as "
+            "train.distill 1 in a settings file"
+        )
+
+
 def output_loss(outputs: Outputs, wanted: Outputs) -> Tensor:
     """L1 between a network's images and its teacher's, a scalar in units of the pixel range.
 
@@ -113,4 +122,4 @@ def _same_levels(ours: Outputs, wanted: Outputs) -> bool:
     return [x.shape for x in ours] == [y.shape for y in wanted]
 
 
-__all__ = ["Teacher", "in_words", "output_loss", "private_copy", "teacher_factor"]
+__all__ = ["Teacher", "in_words", "output_loss", "private_copy", "require_weight", "teacher_factor"]

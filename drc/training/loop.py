@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,21 +26,34 @@ _LOADER_LOST = "DataLoader worker"
 _COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
-def finetune(
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training keeps what it may be needed for later.
+
+    Attributes:
+        checkpoint: written every `checkpoint_every` steps, at the end and on Ctrl-C.
+        metrics: one line of JSON per `log_every` steps.
+        resume: go on from `checkpoint`; from the start where that file does not exist yet.
+    """
+
+    checkpoint: Path | str | None = None
+    metrics: Path | str | None = None
+    resume: bool = False
+
+
+def run_training(
     model: nn.Module,
     loader: LoaderSource,
+    settings: RecoverySettings,
     *,
     teacher: nn.Module | None = None,
     dual: AnyDual | None = None,
-    settings: RecoverySettings | None = None,
-    device: str | torch.device = "auto",
-    seed: int = 0,
-    checkpoint: Path | str | None = None,
-    resume: bool = False,
-    metrics: Path | str | None = None,
-    progress: Progress | None = None,
     unpaired: LoaderSource | None = None,
     validate: Measure | None = None,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    files: TrainingFiles | None = None,
+    progress: Progress | None = None,
     title: str = "finetune",
 ) -> nn.Module:
     """Train a network and return the average of its weights, or the best by validation.
@@ -65,9 +79,7 @@ def finetune(
         settings: see `RecoverySettings`; its `batch` and `patch` are up to the loader.
         device: auto, cpu or cuda:N; each of several processes uses its own.
         seed: of all random numbers here; the caller's generators are left as they were.
-        checkpoint: file to write every `checkpoint_every` steps, at the end and on Ctrl-C.
-        resume: go on from `checkpoint`; from the start when that file does not exist yet.
-        metrics: file for one line of JSON per `log_every` steps.
+        files: where checkpoints and figures go; None for nowhere.
         progress: called after each step.
         unpaired: batches of LR images without HR, as `LrReader` takes them; None for none.
         validate: what to measure every `validate_every` steps and at the end, in the first
@@ -84,17 +96,17 @@ def finetune(
         UsageError, ModelError, DataError: unusable settings, networks or batches.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
     """
-    settings = settings or RecoverySettings()
-    path = Path(checkpoint) if checkpoint is not None else None
-    if resume and path is None:
+    files = files or TrainingFiles()
+    path = Path(files.checkpoint) if files.checkpoint is not None else None
+    if files.resume and path is None:
         raise UsageError("resuming needs the path of a checkpoint")
     accelerator, where = join_processes(resolve_device(device))
     with isolated(seed + accelerator.process_index, where), apart():
         job = Job(model, loader, teacher, dual, settings, seed, path, unpaired, validate)
         run = Run(accelerator, where, job)
-        if resume and path is not None and path.exists():
+        if files.resume and path is not None and path.exists():
             run.load(path)
-        log = Path(metrics) if metrics is not None and run.writes else None
+        log = Path(files.metrics) if files.metrics is not None and run.writes else None
         with (
             MetricsFile(log, run.done, settings.log_with) as lines,
             losses_told(lambda: run.done, lambda: run.saved, path),
@@ -187,6 +199,3 @@ def _without_loader(run: Run) -> str:
 def _due(run: Run, every: int) -> bool:
     """Whether something is due that is done every so many steps and, at 0 too, at the end."""
     return run.done == run.settings.steps or (every > 0 and run.done % every == 0)
-
-
-__all__ = ["finetune"]

@@ -1,0 +1,297 @@
+"""The state of one compression, in memory or in a run folder, behind one interface."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from drc.core.errors import RunError, UsageError
+from drc.core.files import write_text
+from drc.data.inventory import Source, check_inventory, write_inventory
+from drc.networks.dual import AnyDual
+from drc.networks.dual_weights import load_dual
+from drc.store.networks import save, save_dual
+from drc.store.plan import Plan
+from drc.store.run_folder import STEPS, RunFolder, missing
+
+Facts = Mapping[str, Any]
+"""Plain values by name."""
+
+_MADE_BY = {"prune": ("pruned_path", "pruned network"), "finetune": ("finetuned_path", "network")}
+
+
+class Store(ABC):
+    """What the steps of a compression leave for each other.
+
+    A step is recorded as begun before it starts, when what older attempts at it and at later
+    steps have left is out of the way, and as finished once its result is kept.
+    """
+
+    @abstractmethod
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Step -> its seconds, whether it is `finished`, and further facts."""
+
+    @abstractmethod
+    def begin(self, step: str, facts: Facts, settings: Facts, goes_on: bool = False) -> None:
+        """Record that a step begins under these settings; where it `goes_on`, files stay."""
+
+    @abstractmethod
+    def finish(self, step: str, facts: Facts) -> None:
+        """Record that the step has come to its end: its result is kept."""
+
+    @abstractmethod
+    def abandon(self, step: str, facts: Facts, resumable: bool) -> None:
+        """Record that the step was cut short.
+
+        What it was to replace comes back, settings too, unless it is `resumable`.
+        """
+
+    @abstractmethod
+    def save_plans(self, plans: Sequence[Plan]) -> None:
+        """Keep the plans of a search; the first is the plan of the run."""
+
+    @abstractmethod
+    def plan(self, ratio: float | None = None) -> Plan:
+        """The plan of the run, or the one for a ratio. Raises RunError and UsageError."""
+
+    @abstractmethod
+    def save_dual(self, dual: AnyDual) -> None:
+        """Keep the dual model."""
+
+    @abstractmethod
+    def dual(self, scale: int, channels: int) -> AnyDual | None:
+        """The dual model that was kept, or None."""
+
+    @abstractmethod
+    def save_network(self, step: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+        """Keep the network that `prune` or `finetune` made."""
+
+    @abstractmethod
+    def network(self, step: str) -> nn.Module:
+        """The network that a finished step made. Raises RunError."""
+
+    def finished(self, step: str) -> bool:
+        """Whether the step's last attempt came to its end."""
+        return bool(self.records().get(step, {}).get("finished"))
+
+    @abstractmethod
+    def save_settings(self, settings: Facts) -> None:
+        """Keep settings, plain values, that a step has changed."""
+
+    @abstractmethod
+    def save_report(self, json: str, markdown: str) -> None:
+        """Keep the report."""
+
+    @abstractmethod
+    def list_images(self, sources: Sequence[Source], goes_on: bool) -> None:
+        """Keep the list of the training images, or compare. Raises RunError."""
+
+    def files(self) -> dict[str, Path]:
+        """Name -> path of what lies on disk, or will."""
+        return {}
+
+    def unfinished(self) -> bool:
+        """Whether there is the checkpoint of a recovery that has not come to its end."""
+        return False
+
+
+class MemoryStore(Store):
+    """State that ends with the process."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[str, Any]] = {}
+        self._plans: list[Plan] = []
+        self._dual: AnyDual | None = None
+        self._networks: dict[str, nn.Module] = {}
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        return self._records
+
+    def begin(self, step: str, facts: Facts, settings: Facts, goes_on: bool = False) -> None:
+        for name in STEPS[STEPS.index(step) :]:
+            self._records.pop(name, None)
+            self._networks.pop(name, None)
+        self._records[step] = {**facts, "finished": False}
+
+    def finish(self, step: str, facts: Facts) -> None:
+        self._records[step] = {**facts, "finished": True}
+
+    def abandon(self, step: str, facts: Facts, resumable: bool) -> None:
+        self._records[step] = {**facts, "finished": False}
+
+    def save_plans(self, plans: Sequence[Plan]) -> None:
+        self._plans = list(plans)
+
+    def plan(self, ratio: float | None = None) -> Plan:
+        for plan in self._plans:
+            if ratio in (None, plan.budget.ratio):
+                return plan
+        raise RunError("there is no such plan yet; search first")
+
+    def save_dual(self, dual: AnyDual) -> None:
+        self._dual = dual
+
+    def dual(self, scale: int, channels: int) -> AnyDual | None:
+        return self._dual
+
+    def save_network(self, step: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+        self._networks[step] = network
+
+    def network(self, step: str) -> nn.Module:
+        if step not in self._networks:
+            raise RunError(f"there is no network of the step {step} yet")
+        return self._networks[step]
+
+    def save_settings(self, settings: Facts) -> None:
+        """Whoever holds the driver holds them."""
+
+    def save_report(self, json: str, markdown: str) -> None:
+        """Whoever asked for the report has it."""
+
+    def list_images(self, sources: Sequence[Source], goes_on: bool) -> None:
+        """Nothing of this store is gone on with later."""
+
+
+class FolderStore(Store):
+    """State in a run folder, which later commands go on with.
+
+    Args:
+        run: the folder.
+        open_network: makes a network of one of its files.
+    """
+
+    def __init__(self, run: RunFolder, open_network: Callable[[Path], nn.Module]) -> None:
+        self.run = run
+        self._open_network = open_network
+        self._earlier: dict[str, dict[str, Any]] = {}
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        return self.run.read_steps()
+
+    def begin(self, step: str, facts: Facts, settings: Facts, goes_on: bool = False) -> None:
+        run = self.run
+        self._earlier = self.records()
+        if not goes_on:
+            shutil.rmtree(run.previous_path, ignore_errors=True)
+            # First what --resume would go on from, then the record, then results: whenever this
+            # is cut short, what the record says is true of the files.
+            self._put_aside(self._training_files_since(step))
+            self._put_aside([run.config_path], copy=True)
+            run.write_config(dict(settings))
+        run.record(step, {**facts, "finished": False})
+        if not goes_on:
+            self._put_aside(self._results_since(step))
+
+    def finish(self, step: str, facts: Facts) -> None:
+        self.run.record(step, {**facts, "finished": True})
+        shutil.rmtree(self.run.previous_path, ignore_errors=True)
+
+    def abandon(self, step: str, facts: Facts, resumable: bool) -> None:
+        aside = self.run.previous_path
+        if resumable or self.run.checkpoint_path.exists():
+            self.run.record(step, {**facts, "finished": False})
+            return
+        for path in [path for path in aside.glob("**/*") if path.is_file()]:
+            path.replace(self.run.path / path.relative_to(aside))
+        self.run.restore_steps({step: {**facts, "finished": False}, **self._earlier})
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _put_aside(self, paths: Sequence[Path], copy: bool = False) -> None:
+        for path in paths:
+            if path.exists():
+                aside = self.run.previous_path / path.relative_to(self.run.path)
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, aside) if copy else path.replace(aside)
+
+    def save_plans(self, plans: Sequence[Plan]) -> None:
+        if len(plans) > 1:
+            for plan in plans:
+                plan.save(self.run.plan_of_ratio(plan.budget.ratio))
+        plans[0].save(self.run.plan_path)
+
+    def plan(self, ratio: float | None = None) -> Plan:
+        run = self.run
+        if not (self.finished("search") and run.plan_path.is_file()):
+            raise missing(run.plan_path, "plan", "drc search")
+        plan = Plan.load(run.plan_path)
+        if ratio in (None, plan.budget.ratio):
+            return plan
+        path = run.plan_of_ratio(ratio)
+        if not path.is_file():
+            there = sorted(Plan.load(path).budget.ratio for path in run.plans_path.glob("*.yaml"))
+            raise UsageError(
+                f"{run.path} has no plan for ratio {ratio}; it has those for "
+                f"{', '.join(map(str, there)) or plan.budget.ratio}"
+            )
+        return Plan.load(path)
+
+    def save_dual(self, dual: AnyDual) -> None:
+        save_dual(dual, self.run.dual_path)
+
+    def dual(self, scale: int, channels: int) -> AnyDual | None:
+        path = self.run.dual_path
+        return load_dual(path, scale, channels) if path.is_file() else None
+
+    def save_network(self, step: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+        save(network, getattr(self.run, _MADE_BY[step][0]), provenance)
+
+    def network(self, step: str) -> nn.Module:
+        name, what = _MADE_BY[step]
+        path = getattr(self.run, name)
+        if not (self.finished(step) and path.is_file()):
+            raise missing(path, what, f"drc {step}")
+        return self._open_network(path)
+
+    def save_settings(self, settings: Facts) -> None:
+        self.run.write_config(dict(settings))
+
+    def save_report(self, json: str, markdown: str) -> None:
+        write_text(self.run.report_path, json)
+        write_text(self.run.markdown_path, markdown)
+
+    def files(self) -> dict[str, Path]:
+        run = self.run
+        return {
+            "run folder": run.path,
+            "settings": run.config_path,
+            "plan": run.plan_path,
+            "dual model": run.dual_path,
+            "pruned network": run.pruned_path,
+            "recovered network": run.finetuned_path,
+            "checkpoint": run.checkpoint_path,
+            "metrics": run.metrics_path,
+            "blur kernels": run.kernels_path,
+            "report": run.report_path,
+            "report in Markdown": run.markdown_path,
+        }
+
+    def unfinished(self) -> bool:
+        return self.run.checkpoint_path.exists() and not self.finished("finetune")
+
+    def list_images(self, sources: Sequence[Source], goes_on: bool) -> None:
+        path = self.run.inventory_path
+        if goes_on and path.exists():
+            check_inventory(path, sources)
+        else:
+            write_inventory(path, sources)
+
+    def _training_files_since(self, step: str) -> list[Path]:
+        run = self.run
+        before = STEPS.index(step) <= STEPS.index("finetune")
+        return [run.checkpoint_path, run.metrics_path] if before else []
+
+    def _results_since(self, step: str) -> list[Path]:
+        """Of the step and of those after it."""
+        run = self.run
+        results = {
+            "search": [run.plan_path, *run.plans_path.glob("*.yaml")],
+            "prune": [run.pruned_path, run.report_path, run.markdown_path, run.page_path],
+            "finetune": [run.finetuned_path, run.report_path, run.markdown_path, run.page_path],
+        }
+        since = STEPS[STEPS.index(step) :]
+        return [path for name in since for path in results.get(name, [])]
