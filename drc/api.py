@@ -328,9 +328,7 @@ def adapt(
 
 
 def _driver(model: nn.Module, loader: Loader, settings: RunSettings, **more: Any) -> Compression:
-    driver = Compression(plain_network(model), GivenCrops(loader), settings, **more)
-    driver.check()
-    return driver
+    return Compression(plain_network(model), GivenCrops(loader), settings, **more)
 
 
 def _run_settings(

@@ -33,6 +33,7 @@ from drc.report.markdown import to_markdown
 from drc.report.schema import Report
 from drc.selection.criteria import base as criteria
 from drc.selection.widths import base as strategies
+from drc.settings.base import Settings
 from drc.settings.runs import RunSettings, deciding
 from drc.store.plan import Plan
 from drc.store.state import MemoryStore, Store
@@ -99,6 +100,7 @@ class Compression:
         progress: Progress | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
+        check_names(settings)
         self.network, self.crops, self.settings = network, crops, settings
         self.store = store or MemoryStore()
         self.teacher, self.test = teacher, test
@@ -108,13 +110,6 @@ class Compression:
         self._log = log or (lambda _: None)
         self._given_dual = dual
         self._dual: tuple[AnyDual, str] | None = None
-
-    def check(self) -> None:
-        """Raise UsageError, early, if a step could not be done under these settings."""
-        settings = self.settings
-        strategies.get_strategy(settings.search.strategy)
-        criteria.get_criterion(settings.prune.importance)
-        criteria.get_criterion(settings.search.sensitivity)
 
     @cached_property
     def calibration(self) -> criteria.Calibration:
@@ -348,8 +343,8 @@ class Compression:
             plan = store.plan(search.ratio if search.front else None)
         if store.finished("finetune") or store.unfinished():
             raise RunError(
-                "the recovery of the pruned network is there already, and would be lost; start "
-                "another run with `drc search`"
+                f"{store.name} already holds the recovery of its pruned network, which would be "
+                "lost; start another run with `drc search`"
             )
         check_plan(self.network, plan)
         return plan
@@ -371,13 +366,13 @@ class Compression:
         if store.unfinished():
             if not (resume or overwrite):
                 raise RunError(
-                    "there is an unfinished recovery; add --resume to go on with it, or "
-                    "--overwrite to start over"
+                    f"{store.name} holds an unfinished recovery; add --resume to go on with it, "
+                    "or --overwrite to start over"
                 )
             return resume
         if store.finished("finetune") and not overwrite and not resume:
             raise RunError(
-                "the recovery is finished already; add --overwrite to replace it by another"
+                f"the recovery of {store.name} is finished already; add --overwrite to replace it"
             )
         return False
 
@@ -454,6 +449,13 @@ class Compression:
             self._log(f"note: {NO_BLUR}")
 
 
-def plain(settings: RunSettings) -> dict[str, Any]:
+def check_names(settings: RunSettings) -> None:
+    """Raise UsageError, early, for a strategy or a criterion that there is not."""
+    strategies.get_strategy(settings.search.strategy)
+    criteria.get_criterion(settings.prune.importance)
+    criteria.get_criterion(settings.search.sensitivity)
+
+
+def plain(settings: Settings) -> dict[str, Any]:
     """The settings as `config.yaml` holds them."""
     return settings.model_dump(mode="json", exclude={"output"})

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drc.api import adapt
 from drc.cli.display import is_main_process
-from drc.cli.duals import find_dual, fitted_dual
-from drc.cli.training import TrainSession, facts_of, finish
+from drc.cli.training import TrainSession, facts_of
 from drc.core.errors import DataError, UsageError
 from drc.core.files import write_json
 from drc.core.joining import process_share
 from drc.core.runtime import eval_mode, resolve_device
-from drc.data.batches import LrReader
+from drc.data.batches import BatchReader, LrReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
@@ -31,11 +31,12 @@ from drc.data.unpaired import find_images, open_images, unpaired_loader
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
 from drc.networks.dual_weights import load_dual
+from drc.opening import find_dual
 from drc.settings.runs import AdaptRun
 from drc.store.networks import save_dual
 from drc.store.run_folder import RunFolder
+from drc.training.dual_fit import fit_dual
 from drc.training.losses import chain_loss
-from drc.training_api import adapt
 
 _TITLES = {
     "dual_loss": "dual loss on the images without HR (8-bit levels)",
@@ -108,7 +109,12 @@ class AdaptSession(TrainSession):
             self.images, traits.scale, patch=options.patch, batch=options.batch, steps=_LOOKS,
             seed=settings.seed, workers=settings.data.workers, degradation=self.degradation,
         )  # fmt: skip
-        return fitted_dual(self, crops)
+        scale, value_range = traits.scale, traits.value_range
+        reader = BatchReader(crops, scale, value_range, "cpu", channels=traits.channels)
+        return fit_dual(
+            reader, scale, value_range, seed=settings.seed, device=settings.device,
+            progress=self.display,
+        ).cpu()  # fmt: skip
 
     @cached_property
     def without_hr(self) -> list[Path] | list[Tensor]:
@@ -148,51 +154,37 @@ class AdaptSession(TrainSession):
     def check_own(self) -> None:
         settings = self.settings
         find_dual(settings.dual, settings.weights, self.traits, False)
-        _ = self.test_pairs, self.unpaired(0)
+        self.open_inputs("test_pairs")
+        self.unpaired(0)
 
     def new_folder(self, kind: str) -> RunFolder:
         """Make the run folder, with what every process and a resume start from."""
         self.folder = super().new_folder(kind)
-        _ = self.degradation, self.dual
+        self.open_inputs("degradation", "dual")
         return self.folder
+
+    def work(self, facts: dict[str, Any]) -> nn.Module:
+        """Adapt; the dual loss on the images without HR, and PSNR where there is HR, are recorded.
+
+        Both before and after, the dual loss with the dual model that each network has.
+        """
+        settings = self.settings
+        facts["degradation"] = in_words(self.degradation)
+        if is_main_process():
+            facts["before"] = look(self, self.network)
+        network = adapt(
+            self.network, self.batches, self.unpaired, settings.train, validate=self.measure,
+            dual=self.dual, device=settings.device, seed=settings.seed, files=self.files,
+            progress=self.display,
+        )  # fmt: skip
+        if is_main_process():
+            facts["after"] = look(self, network)
+        return network
 
 
 def in_words(degradation: Degradation | None) -> str:
     """What happens to the HR images of pairs."""
     return "shrunk by the bicubic filter" if degradation is None else degradation.in_words()
-
-
-def run_adaptation(session: AdaptSession) -> None:
-    """Adapt; writes trained.safetensors, dual.safetensors, last.ckpt and metrics.jsonl.
-
-    The dual loss on the images without HR, and PSNR where there is HR, are recorded before and
-    after, the dual loss with the dual model that each network has.
-    """
-    settings, run = session.settings, session.run
-    facts: dict[str, Any] = {"degradation": in_words(session.degradation)}
-    if is_main_process():
-        facts["before"] = look(session, session.network)
-
-    def work() -> nn.Module:
-        network = adapt(
-            session.network,
-            session.batches(),
-            session.unpaired,
-            validate=session.measure,
-            dual=session.dual,
-            settings=settings.train,
-            device=settings.device,
-            seed=settings.seed,
-            checkpoint=run.checkpoint_path,
-            resume=run.checkpoint_path.exists(),
-            metrics=run.metrics_path,
-            progress=session.display,
-        )
-        if is_main_process():
-            facts["after"] = look(session, network)
-        return network
-
-    finish(session, work, facts)
 
 
 def look(session: AdaptSession, network: nn.Module) -> dict[str, float]:

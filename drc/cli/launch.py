@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from drc.cli.display import Display, is_main_process
-from drc.cli.options import overrides
+from drc.cli.errors import Interrupted
+from drc.cli.options import overrides, training_overrides
 from drc.core.errors import UsageError
 from drc.settings.reader import load_settings
-from drc.settings.runs import RunSettings
+from drc.settings.runs import RunSettings, TrainRun
 from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from drc.cli.session import Session
-    from drc.cli.training import TrainSession
+    from drc.cli.session import BaseSession, Session
 
 # A run has one of each, from its search on.
 _FIXED = (
@@ -28,12 +28,17 @@ _FIXED = (
     "search.budget",
     "search.ratio",
     "search.front",
-    "rounds",
     "search.strategy",
     "search.round_to",
     "search.min_width",
     "search.lr_size",
 )
+# What may differ in a training that goes on, since the result does not.
+_FREE = {
+    "data.workers", "data.cache_gb", "train.checkpoint_every", "train.log_every", "train.log_with",
+    "train.auto_batch",
+}  # fmt: skip
+_KINDS = {"train": "training", "adapt": "adaptation"}
 
 
 @contextmanager
@@ -50,22 +55,12 @@ def new_run(command: str, params: Mapping[str, Any]) -> Iterator[Session]:
     if params.get("run") is not None:
         raise UsageError("--run is for --resume; name a new run's folder with --output")
     settings = load_settings(params.get("config"), overrides(params))
-    with _session(settings, params, command) as session:
-        from drc.core.distributed import on_first
-
+    with _session(_compression, settings, params, command) as session:
         check(session)
         # Later steps refuse a network that has changed its scale meanwhile.
-        fixed = {"scale": session.scale, "rounds": session.rounds}
-        settings = session.settings = settings.model_copy(update=fixed)
-        new = settings.output, session.label, session.scale, session.plain_settings()
-        session.folder = on_first(lambda: RunFolder.create(*new))
-        session.display.log(f"run folder: {session.run.path}")
-        try:
+        session.settings = session.settings.model_copy(update={"scale": session.scale})
+        with _in_new_folder(session):
             yield session
-        except Exception:
-            if is_main_process():
-                _discard_without_plan(session.run)
-            raise
 
 
 @contextmanager
@@ -86,32 +81,56 @@ def old_run(
     if same_settings and params.get("output") is not None:
         raise UsageError("--output names a new run; go on with an old one by --run")
     run = RunFolder.find(params.get("run"))
-    stored = load_settings(None, {}, run.read_config())
-    settings = load_settings(params.get("config"), overrides(params), stored.model_dump())
-    before, after = flat(stored), flat(settings)
-    changed = [name for name in before if before[name] != after[name]]
-    if same_settings and changed:
-        raise UsageError(
-            f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
-            "name the run to resume by --run DIR, or start a new one without --resume"
-        )
-    for name in set(changed).intersection(_FIXED):
-        if name == "search.ratio" and command == "drc prune" and stored.search.front:
-            continue  # one of the plans that the run has
-        raise UsageError(
-            f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
-        )
-    with _session(settings, params, command) as session:
+    with _alone(run):
+        stored = load_settings(None, {}, run.read_config())
+        settings = load_settings(params.get("config"), overrides(params), stored.model_dump())
+        _refuse_changes(run, stored, settings, command, same_settings)
+        with _session(_compression, settings, params, command) as session:
+            session.folder = run
+            if checked:
+                check(session)
+            yield session
+
+
+@contextmanager
+def training_run(name: str, kind: type[TrainRun], params: Mapping[str, Any]) -> Iterator[Any]:
+    """A `TrainSession` in a new run folder, or with `--resume` in that of `--run`, or the newest.
+
+    A run that fails before its first checkpoint leaves no folder.
+
+    Args:
+        name: of the command, `train` or `adapt`.
+        kind: of its settings.
+        params: the options given.
+    """
+    run, base = None, {}
+    if params["resume"]:
+        if params["output"] is not None:
+            raise UsageError("--output names a new run; go on with an old one by --run")
+        run = RunFolder.find(params["run"], kind=_KINDS[name])
+        base = run.read_config()
+    elif params["run"] is not None:
+        raise UsageError("--run is for --resume; name a new run's folder with --output")
+    settings = load_settings(params["config"], training_overrides(params), base, kind)
+    if run is not None:
+        _refuse_other_training(run, load_settings(None, {}, base, kind), settings)
+    with (
+        nullcontext() if run is None else _alone(run),
+        _session(_training(name), settings, params, f"drc {name}") as session,
+    ):
         session.folder = run
-        if checked:
-            check(session)
-        changes = settings != stored and is_main_process()
-        resumable = command == "drc finetune"
-        if changes and resumable:
-            run.write_config(session.plain_settings())  # what --resume goes on with
-        yield session
-        if changes and not resumable:  # a step that failed changes nothing
-            run.write_config(session.plain_settings())
+        check(session)
+        with nullcontext() if run is not None else _in_new_folder(session, _KINDS[name]):
+            yield session
+
+
+def check(session: BaseSession) -> None:
+    """Check the inputs in all processes, the first going ahead, as it may have to download."""
+    from drc.core.distributed import on_first
+
+    on_first(session.check)
+    if not is_main_process():
+        session.check()
 
 
 def flat(settings: BaseModel) -> dict[str, Any]:
@@ -123,38 +142,95 @@ def flat(settings: BaseModel) -> dict[str, Any]:
     return leaves
 
 
+def _refuse_changes(
+    run: RunFolder, stored: RunSettings, settings: RunSettings, command: str, same: bool
+) -> None:
+    before, after = flat(stored), flat(settings)
+    changed = [name for name in before if before[name] != after[name]]
+    if same and changed:
+        raise UsageError(
+            f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
+            "name the run to resume by --run DIR, or start a new one without --resume"
+        )
+    for name in set(changed).intersection(_FIXED):
+        if name == "search.ratio" and command == "drc prune" and stored.search.front:
+            continue  # one of the plans that the run has
+        raise UsageError(
+            f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
+        )
+
+
+def _refuse_other_training(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:
+    before, after = flat(stored), flat(settings)
+    changed = [key for key in before if before[key] != after[key] and key not in _FREE]
+    if changed:
+        listed = ", ".join(f"{key} {before[key]} then, {after[key]} now" for key in changed)
+        raise UsageError(
+            f"{run.path} was started with other settings: {listed}; drop these options to resume "
+            "it, or start a new run without --resume"
+        )
+
+
 @contextmanager
-def _session(settings: RunSettings, params: Mapping[str, Any], command: str) -> Iterator[Session]:
-    from drc.cli.session import Session  # only now: a wrong option is told without torch's delay
-    from drc.core.distributed import together
+def _alone(run: RunFolder) -> Iterator[None]:
+    """A block in which no other command writes into the run; the first process has the lock."""
+    with run.locked() if is_main_process() else nullcontext():
+        yield
+
+
+@contextmanager
+def _in_new_folder(session: BaseSession, kind: str = "compression") -> Iterator[None]:
+    """Make the session's run folder, which goes again if nothing of worth comes of the block."""
+    from drc.core.distributed import on_first
+
+    run = session.folder = on_first(lambda: session.new_folder(kind))
+    with _alone(run):
+        session.display.log(f"run folder: {run.path}")
+        try:
+            yield
+        except Exception:
+            if is_main_process():
+                run.discard()
+            raise
+
+
+@contextmanager
+def _session(
+    make: Callable[[], type[Any]], settings: Any, params: Mapping[str, Any], command: str
+) -> Iterator[Any]:
+    from drc.core.distributed import together  # a wrong option is told without torch's delay
 
     display = Display(bool(params["quiet"]))
+    session = make()(settings, display, command)
     try:
         with together(settings.device):
-            yield Session(settings, display, command)
+            yield session
+    except KeyboardInterrupt:
+        if session.folder is None or session.running is None:
+            raise
+        resume = "" if command in ("drc prune", "drc report") else " --resume"
+        raise Interrupted(
+            f"interrupted during {session.running}; go on with: "
+            f"{command}{resume} --run {session.run.path}"
+        ) from None
     finally:
         display.close()
 
 
-def check(session: Session | TrainSession) -> None:
-    """Check the inputs in all processes, the first going ahead, as it may have to download."""
-    from drc.core.distributed import on_first
+def _compression() -> type[Session]:
+    from drc.cli.session import Session
 
-    on_first(session.check)
-    if not is_main_process():
-        session.check()
+    return Session
 
 
-def _discard_without_plan(run: RunFolder) -> None:
-    if run.first_round.path.is_dir():
-        _discard_without_plan(run.first_round)
-    if run.plan_path.exists() or run.first_round.path.is_dir():
-        return
-    with suppress(OSError):
-        for path in (run.config_path, run.steps_path, run.dual_path):
-            path.unlink(missing_ok=True)
-        if run.front_path.is_dir():
-            for path in run.front_path.iterdir():
-                path.unlink()
-            run.front_path.rmdir()
-        run.path.rmdir()
+def _training(name: str) -> Callable[[], type[Any]]:
+    def find() -> type[Any]:
+        if name == "adapt":
+            from drc.cli.adaptation import AdaptSession
+
+            return AdaptSession
+        from drc.cli.training import TrainSession
+
+        return TrainSession
+
+    return find

@@ -106,7 +106,6 @@ Teacher = Annotated[
         help="Registered network or checkpoint file to learn from [default: the dense network]."
     ),
 ]
-Rounds = Annotated[int | None, typer.Option(help="1, or 2 to compress in two halves [default: 1].")]
 Amp = Annotated[str | None, typer.Option(help="Autocast: no, bf16 or fp16 [default: no].")]
 CheckpointEvery = Annotated[
     int | None, typer.Option(help="Steps between checkpoints [default: 100].")
@@ -131,6 +130,9 @@ Config = Annotated[
 Output = Annotated[str | None, typer.Option(help="New run folder [default: under runs/].")]
 Run = Annotated[Path | None, typer.Option(help="Run folder to go on with [default: newest].")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a recovery that is there already.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No logs and no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
@@ -227,7 +229,6 @@ PLACES: dict[str, tuple[str, ...]] = {
     "lr": ("recovery.lr",),
     "amp": ("recovery.amp",),
     "teacher": ("recovery.teacher",),
-    "rounds": ("rounds",),
     "auto_batch": ("recovery.auto_batch",),
     "checkpoint_every": ("recovery.checkpoint_every",),
 }

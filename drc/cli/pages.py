@@ -7,7 +7,6 @@ from typing import Any
 
 from drc.cli.reproduce import recipe
 from drc.cli.session import Session
-from drc.cli.stages import run_report
 from drc.core.distributed import on_first
 from drc.core.errors import DrcError
 from drc.core.files import write_text
@@ -30,7 +29,9 @@ def report_on(session: Session, params: Mapping[str, Any]) -> Report:
     if params["png"]:
         require_matplotlib()
     measured = bool(params["measure"])
-    report = run_report(session) if measured else on_first(lambda: read_report(session.run))
+    report = (
+        session.compression.report() if measured else on_first(lambda: read_report(session.run))
+    )
     if not (params["html"] or params["png"]):
         return report
     return on_first(lambda: _with_pages(session, report, params, measured))

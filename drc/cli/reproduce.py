@@ -22,7 +22,7 @@ _FILE = "settings.yaml"
 def recipe(settings: RunSettings) -> Recipe:
     """How to repeat a run: every setting that is not the default, as options or in a file.
 
-    Two rounds take one command, others one per step, which find what `drc compress` finds.
+    One command per step; together they find what `drc compress` finds.
     """
     values = flat(settings)
     values["device"] = settings.device
@@ -35,9 +35,7 @@ def recipe(settings: RunSettings) -> Recipe:
     if settings.search.front:
         open_["search.ratio"] = list(settings.search.front)
         open_.pop("search.front")
-    if settings.rounds == 1:
-        open_.pop("rounds", None)
-    steps = ("compress",) if settings.rounds == 2 else ("search", "prune", "finetune", "report")
+    steps = ("search", "prune", "finetune", "report")
     lines = {step: ["drc", step] for step in steps}
     for step in steps:
         lines[step] += _options(step, open_, settings)

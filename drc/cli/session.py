@@ -1,10 +1,8 @@
-"""One run of one command: its folder, its settings, and what several steps need."""
+"""One run of one command: its folder, its settings, and what they name."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,97 +10,147 @@ from typing import Any
 
 from torch import nn
 
-from drc.cli.base_session import BaseSession
-from drc.cli.display import is_main_process
-from drc.cli.errors import Interrupted
-from drc.core.distributed import exchange, on_first
-from drc.core.errors import DrcError, RunError, UsageError
-from drc.core.runtime import resolve_device
+from drc.cli.display import Display
+from drc.compression import Compression, Origin, check_names, plain
+from drc.core.errors import UsageError
+from drc.core.runtime import resolve_device, seed_everything
 from drc.data.bundled import bundled_pairs
+from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs
+from drc.data.sources import ImageCrops
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
-from drc.networks.dual import DualModel
+from drc.networks.dual import AnyDual, DualModel
 from drc.networks.dual_weights import load_dual
-from drc.opening import open_saved, open_teacher
-from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
-from drc.selection.criteria.base import Calibration, get_criterion
-from drc.selection.widths.base import get_strategy
-from drc.settings.runs import RunSettings, SearchSettings
-from drc.settings.training import RecoverySettings
-from drc.store.plan import Plan
+from drc.networks.registry import get_preset
+from drc.networks.traits import Traits, get_traits
+from drc.opening import find_dual, open_network, open_saved, open_teacher
+from drc.report.collect import INITIAL_WEIGHTS
+from drc.settings.runs import RunSettings, TrainRun
 from drc.store.run_folder import RunFolder
+from drc.store.state import FolderStore
 from drc.training.distill import teacher_factor
 from drc.training.feature_distill import find_places
 
 
 @dataclass
-class Session(BaseSession):
-    """What the steps of one command share.
+class BaseSession(ABC):
+    """A run's network and training images.
 
     Attributes:
-        calibration: set by the first step that needs it.
-        whole: the run of which this is the first round; None for a run of its own.
+        settings: of this run.
+        display: where logs and progress go.
+        command: what the user typed, such as `drc prune`.
+        folder: the run folder: that of a run that goes on, or the new one once it is made.
     """
 
-    settings: RunSettings
-    calibration: Calibration | None = None
-    whole: Session | None = None
+    settings: RunSettings | TrainRun
+    display: Display
+    command: str
+    folder: RunFolder | None = None
+
+    @property
+    @abstractmethod
+    def running(self) -> str | None:
+        """The step that is under way, or None."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find out early, before hours of work, that an input cannot be used."""
+
+    @abstractmethod
+    def new_folder(self, kind: str) -> RunFolder:
+        """Make the run folder, of a kind."""
+
+    @property
+    def run(self) -> RunFolder:
+        if self.folder is None:
+            raise RuntimeError("the run folder is made before the first step")
+        return self.folder
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network before compression. Raises UsageError, WeightsError and ModelError."""
-        return super().network if self.whole is None else self.whole.network
+        """The network to start from. Raises UsageError, WeightsError and ModelError."""
+        settings = self.settings
+        seed_everything(settings.seed)  # every command must draw the same initial weights
+        return open_network(settings.model, settings.weights, settings.scale, self.display)
 
     @property
-    def rounds(self) -> int:
-        """How many rounds the run takes."""
-        is_new = self.command == "drc compress" and self.folder is None
-        default = default_rounds(self.settings.search.ratio) if is_new else 1
-        return self.settings.rounds or default
+    def traits(self) -> Traits:
+        return get_traits(self.network)
 
-    def first_round(self) -> Session:
-        """The session of the first of two rounds, in a folder inside this run's."""
-        settings, run = self.settings, self.run.first_round
-        ratio, steps = first_ratio(settings.search.ratio), first_steps(settings.recovery.steps)
-        changes = {
-            "rounds": 1,
-            "search": settings.search.model_copy(update={"ratio": ratio}),
-            "recovery": settings.recovery.model_copy(update={"steps": steps}),
-        }
-        first = Session(settings.model_copy(update=changes), self.display, self.command)
-        first.whole = self
-        new = run.path, self.label, self.scale, first.plain_settings()
-        first.folder = on_first(lambda: run if run.steps_path.exists() else RunFolder.create(*new))
-        return first
+    @property
+    def scale(self) -> int:
+        return self.traits.scale
+
+    @property
+    def label(self) -> str:
+        """What the run folder calls the network."""
+        if self.settings.model is None:
+            return self.traits.preset or type(self.network).__name__
+        return self.settings.model.rpartition(":")[2]
 
     @cached_property
-    def base(self) -> nn.Module:
-        """What search and pruning start from: the dense network, or what a first round left."""
-        if self.rounds == 1:
-            return self.network
-        return self.saved(need(self.run.first_round.finetuned_path, "network", "drc compress"))
+    def images(self) -> list[ImagePair]:
+        """The images of the training folder. Raises DataError."""
+        folder = self.settings.data.data
+        return bundled_pairs() if folder is None else find_pairs(folder, self.scale)
 
-    @property
-    def search(self) -> SearchSettings:
-        """Settings of the search on `base`."""
-        settings = self.settings.search
-        if self.rounds == 1:
-            return settings
-        ratio = second_ratio(Plan.load(self.run.first_round.plan_path), settings.ratio)
-        return settings.model_copy(update={"ratio": ratio})
+    @cached_property
+    def degradation(self) -> Degradation | None:
+        """What makes the LR crops; None for LR files or bicubic. Raises UsageError."""
+        data = self.settings.data
+        if data.degradation == "bicubic":
+            return None
+        return Degradation(data.degradation, self.scale, data.noise)
 
-    @property
-    def steps_before(self) -> int:
-        """Recovery steps that an earlier round has done. Raises UsageError."""
-        return 0 if self.rounds == 1 else first_steps(self.settings.recovery.steps)
+    def crops(self, images: list[ImagePair]) -> ImageCrops:
+        """Random crops of some of the images, as the settings have them."""
+        settings = self.settings
+        return ImageCrops(
+            images, self.scale, settings.data, settings.seed, self.degradation, self.display.log
+        )
 
-    @property
-    def recovery(self) -> RecoverySettings:
-        """Settings of the recovery of this round. Raises UsageError."""
-        options = self.settings.recovery
-        return options.model_copy(update={"steps": options.steps - self.steps_before})
+    def plain_settings(self) -> dict[str, Any]:
+        """The settings as `config.yaml` holds them."""
+        return plain(self.settings)
+
+    def open_inputs(self, *names: str) -> None:
+        """Open what the settings name, once for all steps; each raises where it is unusable."""
+        for name in names:
+            getattr(self, name)
+
+    def require_colour(self, instead: str) -> None:
+        """Raise UsageError for a network that takes no images from folders."""
+        if self.traits.channels not in (1, 3):
+            raise UsageError(
+                f"folders hold RGB images and this network's have {self.traits.channels} channels; "
+                f"use {instead} from Python, with batches of your own"
+            )
+
+
+@dataclass
+class Session(BaseSession):
+    """One compression, or a step of one."""
+
+    settings: RunSettings
+
+    @cached_property
+    def compression(self) -> Compression:
+        """The driver, on this run's folder."""
+        return Compression(
+            self.network,
+            self.crops(self.images),
+            self.settings,
+            FolderStore(self.run, self.saved),
+            dual=self.found_dual[0],
+            teacher=self.teacher if self.settings.recovery.teacher else None,
+            test=self.test_data,
+            origin=Origin(self.command, self.weights_in_words, self.found_dual[1], self.notes),
+            progress=self.display,
+            log=self.display.log,
+        )
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -110,13 +158,29 @@ class Session(BaseSession):
         name = self.settings.recovery.teacher
         if name is None:
             return self.network
-        if self.whole is not None:
-            return self.whole.teacher
         teacher = open_teacher(name, self.scale, self.display)
         teacher_factor(self.traits, teacher)
         if self.settings.recovery.features:
             find_places(self.network, teacher)
         return teacher
+
+    @cached_property
+    def found_dual(self) -> tuple[AnyDual | None, str]:
+        """A trained dual model that is at hand, and where it was. Raises WeightsError."""
+        settings = self.settings
+        # Shipped dual models give back bicubic LR images.
+        shipped = self.degradation is None
+        return find_dual(settings.dual, settings.weights, self.traits, shipped) or (None, "")
+
+    @property
+    def running(self) -> str | None:
+        """The step that is under way, or None."""
+        return self.compression.running if "compression" in self.__dict__ else None
+
+    def new_folder(self, kind: str) -> RunFolder:
+        """Make the run folder."""
+        new = self.settings.output, self.label, self.scale, self.plain_settings()
+        return RunFolder.create(*new, kind)
 
     def saved(self, path: Path) -> nn.Module:
         """A compressed network of this run. Raises WeightsError."""
@@ -147,19 +211,10 @@ class Session(BaseSession):
                 "drc compress takes one ratio; `drc search` solves several, and "
                 "`drc prune --ratio` takes one of its plans"
             )
-        if self.rounds == 2 and self.command == "drc search":
-            raise UsageError("a search is of one round; `drc compress` takes two")
-        _ = self.recovery
         resolve_device(settings.device)
-        get_strategy(settings.search.strategy)
-        get_criterion(settings.prune.importance)
-        get_criterion(settings.search.sensitivity)
-        _ = self.inference, self.network, self.degradation, self.images, self.test_pairs
-        if self.traits.channels not in (1, 3):
-            raise UsageError(
-                f"folders hold RGB images and this network's have {self.traits.channels} channels; "
-                "use drc.compress(model, loader) from Python, with batches of your own"
-            )
+        check_names(settings)
+        self.open_inputs("inference", "network", "degradation", "images", "test_pairs")
+        self.require_colour("drc.compress(model, loader)")
         if isinstance(self.network, KernelEstimator) and settings.recovery.kernel_weight:
             self._check_blur(self.network.kernel_size)
         if settings.search.dual_weight or settings.recovery.dual_weight:
@@ -168,7 +223,31 @@ class Session(BaseSession):
             load_dual(settings.dual, self.scale, self.traits.channels)
         distils = settings.recovery.distill or settings.recovery.features
         if distils and self.command in ("drc compress", "drc finetune"):
-            _ = self.teacher
+            self.open_inputs("teacher")
+
+    @property
+    def weights_in_words(self) -> str:
+        """Where the starting weights came from, as the report says it."""
+        settings, preset = self.settings, self.traits.preset
+        if settings.weights not in (None, "none"):
+            return f"file {settings.weights}"
+        if preset is None:
+            return f"as {settings.model} makes them"
+        if settings.weights == "none":
+            return INITIAL_WEIGHTS
+        source = get_preset(preset).weights[self.scale]
+        if source.packaged:
+            return f"shipped with drc ({source.packaged})"
+        return f"published, {source.url}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the report must know of the images."""
+        used = {pair.hr.resolve() for pair in self.images}
+        shared = sum(pair.hr.resolve() in used for pair in self.test_pairs)
+        if not shared:
+            return ()
+        return (f"{shared} of the test images were also used for calibration and recovery",)
 
     def _check_blur(self, size: int) -> None:
         patch = self.settings.recovery.patch
@@ -179,70 +258,9 @@ class Session(BaseSession):
                 "recovery.kernel_weight to 0"
             )
 
-    @property
-    def lacks_blur(self) -> bool:
-        """Whether a network that estimates blur is to learn from images that have none."""
-        sharp = self.degradation is None and any(pair.lr is None for pair in self.images)
-        return sharp and isinstance(self.network, KernelEstimator)
-
-    @contextmanager
-    def step(self, name: str, goes_on: bool = False) -> Iterator[dict[str, Any]]:
-        """Time and record a step, which all processes leave together; yields its further facts.
-
-        Args:
-            name: as `steps.json` calls it.
-            goes_on: add to the seconds that an interrupted attempt recorded.
-        """
-        earlier = self.run.read_steps().get(name, {}) if goes_on else {}
-        start = time.perf_counter() - float(earlier.get("seconds", 0.0))
-        facts: dict[str, Any] = {}
-        title = name if self.whole is None else f"round 1: {name}"
-        self.display.log(f"{title} ...")
-        finished = False
-        try:
-            yield facts
-            finished = True
-        except KeyboardInterrupt:
-            raise Interrupted(self._how_to_go_on(name)) from None
-        finally:
-            seconds = round(time.perf_counter() - start, 3)
-            with nullcontext() if finished else suppress(DrcError):  # the first error shows
-                self.record(name, {"seconds": seconds, "finished": finished, **facts})
-            if finished:
-                self.display.log(f"{title} took {seconds:.1f} s")
-                exchange()
-
-    def take_ratio(self, ratio: float) -> None:
-        """Make `ratio`, one of several that were searched, that of the run from now on."""
-        search = self.settings.search
-        if ratio != search.ratio:
-            search = search.model_copy(update={"ratio": ratio})
-            self.settings = self.settings.model_copy(update={"search": search})
-            if is_main_process():
-                self.run.write_config(self.plain_settings())
-
-    def record(self, name: str, facts: dict[str, Any]) -> None:
-        if is_main_process():
-            self.run.record_step(name, facts)
-
-    def finished(self, name: str) -> bool:
-        return bool(self.run.read_steps().get(name, {}).get("finished"))
-
-    def _how_to_go_on(self, name: str) -> str:
-        resume = "" if self.command in ("drc prune", "drc report") else " --resume"
-        path = (self if self.whole is None else self.whole).run.path
-        return f"interrupted during {name}; go on with: {self.command}{resume} --run {path}"
-
 
 def test_images(data: str | None, scale: int) -> list[ImagePair]:
     """The images behind `Session.test_data`. Raises DataError."""
     if data is None:
         return []
     return bundled_pairs("test") if data == BUNDLED else find_pairs(data, scale, "test")
-
-
-def need(path: Path, what: str, command: str) -> Path:
-    """Return `path`, or say which command makes it. Raises RunError."""
-    if not path.is_file():
-        raise RunError(f"{path.parent} holds no {what} ({path.name}); run `{command}` first")
-    return path

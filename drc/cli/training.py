@@ -7,33 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from drc import __version__
-from drc.cli.base_session import BaseSession
+from drc.api import train
 from drc.cli.display import is_main_process
-from drc.cli.duals import find_dual
-from drc.cli.errors import Interrupted
-from drc.core.errors import UsageError
-from drc.core.joining import process_share
+from drc.cli.session import BaseSession
+from drc.core.distributed import is_first
 from drc.core.runtime import resolve_device
-from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut, split_off
-from drc.data.inventory import check_inventory, named, write_inventory
+from drc.data.inventory import Source, check_inventory, named, write_inventory
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
-from drc.opening import open_teacher
+from drc.opening import find_dual, new_dual, open_teacher
 from drc.settings.runs import TrainRun
 from drc.store.networks import save, save_dual
 from drc.store.run_folder import RunFolder
-from drc.training.distill import teacher_factor
+from drc.training.distill import require_weight, teacher_factor
+from drc.training.loop import TrainingFiles
 from drc.training.metrics import require_tracker
 from drc.training.validation import Measure
-from drc.training_api import new_dual, require_weight, train
 
 _MUCH_WAITING = 0.1  # of the training time
 
@@ -43,6 +39,11 @@ class TrainSession(BaseSession):
     """What `drc train` and `drc adapt` share."""
 
     settings: TrainRun
+    at_work: bool = False
+
+    @property
+    def running(self) -> str | None:
+        return self.step if self.at_work else None
 
     @property
     def step(self) -> str:
@@ -94,7 +95,7 @@ class TrainSession(BaseSession):
         return lambda network: evaluate(network, images, device=self.settings.device).psnr
 
     @property
-    def sources(self) -> list[tuple[str, list[Path]]]:
+    def sources(self) -> list[Source]:
         """Name and files of every image that the run depends on. Raises DataError."""
         own = self.settings.data.val_data not in (None, "none")
         return [named(pair) for pair in [*self.images, *(self.pairs[1] if own else [])]]
@@ -105,19 +106,14 @@ class TrainSession(BaseSession):
         require_tracker(self.settings.train.log_with)
         if self.folder is not None:
             check_inventory(self.folder.inventory_path, self.sources)
-        _ = self.network, self.teacher, self.pairs
+        self.open_inputs("network", "teacher", "pairs")
         self.check_own()
-        if self.traits.channels not in (1, 3):
-            raise UsageError(
-                f"folders hold RGB images and this network's have {self.traits.channels} channels; "
-                f"use drc.{self.step}(model, loader) from Python, with batches of your own"
-            )
+        self.require_colour(f"drc.{self.step}(model, loader)")
 
     def check_own(self) -> None:
         """Look at what the two commands have each in their way."""
-        _ = self.dual, self.degradation
-        for _ in self.held or ():
-            pass  # one that cannot be read or measured had better be known of now
+        self.open_inputs("dual", "degradation")
+        list(self.held or ())  # one that cannot be read or measured had better be known of now
 
     def new_folder(self, kind: str) -> RunFolder:
         """Make the run folder, with the list of the training images."""
@@ -126,77 +122,59 @@ class TrainSession(BaseSession):
         write_inventory(run.inventory_path, self.sources)
         return run
 
+    @property
     def batches(self) -> Callable[[int], Any]:
         """From a step to the batches from there on, this process's rows of them."""
-        options, data = self.settings.train, self.settings.data
-        images, _ = self.pairs
-        return lambda start: crop_loader(
-            images,
-            self.scale,
-            patch=options.patch,
-            batch=options.batch,
-            steps=options.steps,
-            seed=self.settings.seed,
-            start=start,
-            workers=data.workers,
-            cache_bytes=data.cache_bytes,
-            degradation=self.degradation,
-            share=process_share(),
-            on_skip=self.display.log,
-        )
+        return self.crops(self.pairs[0]).recovery(self.settings.train)
+
+    @property
+    def files(self) -> TrainingFiles:
+        """Where the checkpoint and the figures go."""
+        run = self.run
+        return TrainingFiles(run.checkpoint_path, run.metrics_path, run.checkpoint_path.exists())
+
+    def work(self, facts: dict[str, Any]) -> nn.Module:
+        """Train; what else is to be recorded of it goes into `facts`."""
+        settings = self.settings
+        return train(
+            self.network, self.batches, settings.train, validate=self.measure,
+            teacher=self.teacher, dual=self.dual, device=settings.device, seed=settings.seed,
+            files=self.files, progress=self.display,
+        )  # fmt: skip
 
 
 def run_training(session: TrainSession) -> None:
-    """Train; writes trained.safetensors, dual.safetensors, last.ckpt and metrics.jsonl."""
-    settings, run = session.settings, session.run
+    """Train or adapt; writes trained.safetensors, dual.safetensors, last.ckpt and metrics.jsonl.
+
+    The step is recorded as begun before it starts, and as finished when its networks are saved.
+    """
     train_on, held = session.pairs
     session.display.log(
         f"training on {len(train_on)} images, {len(held)} held out to choose the best weights by"
     )
-
-    def work() -> nn.Module:
-        return train(
-            session.network,
-            session.batches(),
-            validate=session.measure,
-            teacher=session.teacher,
-            dual=session.dual,
-            settings=settings.train,
-            device=settings.device,
-            seed=settings.seed,
-            checkpoint=run.checkpoint_path,
-            resume=run.checkpoint_path.exists(),
-            metrics=run.metrics_path,
-            progress=session.display,
-        )
-
-    finish(session, work)
-
-
-def finish(
-    session: TrainSession, work: Callable[[], nn.Module], facts: dict[str, Any] | None = None
-) -> None:
-    """Do the work, then save the network and the dual model and record the step with its facts."""
     run, name = session.run, session.step
-    earlier = run.read_steps().get(name, {})
-    start = time.perf_counter() - float(earlier.get("seconds", 0.0))
+    start = time.perf_counter() - float(run.read_steps().get(name, {}).get("seconds", 0.0))
+    facts: dict[str, Any] = {"seconds": 0.0}
+
+    def record(finished: bool) -> None:
+        facts["seconds"] = round(time.perf_counter() - start, 3)
+        if is_first():
+            run.record(name, {**facts, "finished": finished})
+
+    record(finished=False)
+    session.at_work = True
     finished = False
     try:
-        network = work()
-        if is_main_process():
+        network = session.work(facts)
+        if is_first():
             provenance = {"made_by": f"drc {__version__} {name}", "seed": session.settings.seed}
             save(network, run.trained_path, provenance)
             if session.dual is not None:
                 save_dual(session.dual, run.dual_path)
         finished = True
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; go on with: drc {name} --resume --run {run.path}"
-        ) from None
     finally:
-        if is_main_process():
-            seconds = round(time.perf_counter() - start, 3)
-            run.record_step(name, {"seconds": seconds, "finished": finished, **(facts or {})})
+        record(finished)
+    session.at_work = False
 
 
 def print_training(session: TrainSession, as_json: bool) -> None:

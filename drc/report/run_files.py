@@ -92,15 +92,12 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     """Gather what lies beside the report; what cannot be read is named, not raised."""
     problems: list[str] = []
     plan = _plan(run.plan_path, problems)
-    fronts = [_plan(path, problems) for path in sorted(run.front_path.glob("ratio_*.yaml"))]
+    fronts = [_plan(path, problems) for path in sorted(run.plans_path.glob("ratio_*.yaml"))]
     front = sorted((p for p in fronts if p is not None), key=lambda p: p.budget.ratio)
     curves = list(_curves(run, problems))
     if report.recovered and not curves:
         problems.append(f"no training curves: {run.metrics_path.name} is missing or empty")
-    first = plan
-    if run.first_round.path.is_dir():
-        first = _plan(run.first_round.plan_path, problems)
-    elif plan is not None:
+    if plan is not None:
         now = {name: (width.keep, width.of) for name, width in plan.groups.items()}
         if now != report.plan.groups:
             problems.append(
@@ -109,7 +106,7 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     if run.finetuned_path.exists() != report.recovered:
         problems.append("the report was made without the recovery that the run has: measure again")
     name = run.path.resolve().name
-    checksum = first.base_checksum if first is not None else ""
+    checksum = plan.base_checksum if plan is not None else ""
     return RunFiles(name, report, plan, front, curves, problems, checksum)
 
 
@@ -122,12 +119,9 @@ def _plan(path: Path, problems: list[str]) -> Plan | None:
 
 
 def _curves(run: RunFolder, problems: list[str]) -> Iterator[Curve]:
-    two = run.first_round.path.is_dir()
-    rounds = [("round 1", run.first_round), ("round 2", run)] if two else [("recovery", run)]
-    for title, folder in rounds:
-        lines = _lines(folder.metrics_path, problems)
-        if lines:
-            yield Curve(title, lines)
+    lines = _lines(run.metrics_path, problems)
+    if lines:
+        yield Curve("recovery", lines)
 
 
 def _lines(path: Path, problems: list[str]) -> list[dict[str, float]]:

@@ -91,6 +91,11 @@ class Store(ABC):
     def list_images(self, sources: Sequence[Source], goes_on: bool) -> None:
         """Keep the list of the training images, or compare. Raises RunError."""
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "this compression"
+
     def files(self) -> dict[str, Path]:
         """Name -> path of what lies on disk, or will."""
         return {}
@@ -169,6 +174,10 @@ class FolderStore(Store):
         self.run = run
         self._open_network = open_network
         self._earlier: dict[str, dict[str, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        return str(self.run.path)
 
     def records(self) -> dict[str, dict[str, Any]]:
         return self.run.read_steps()

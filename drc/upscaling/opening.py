@@ -67,11 +67,10 @@ def of_run(folder: Path | None) -> tuple[nn.Module, str]:
     adaptation the trained one.
     """
     run = RunFolder.find(folder, kind=None)
-    files = [run.finetuned_path, run.pruned_path] if run.kind == COMPRESSION else [run.trained_path]
-    path = next((file for file in files if file.is_file()), None)
-    if path is None:
+    path = run.compressed_path if run.kind == COMPRESSION else run.trained_path
+    if not path.is_file():
         raise RunError(
-            f"{run.path} holds no network yet ({files[-1].name}); finish the run, or pass --model "
+            f"{run.path} holds no network yet ({path.name}); finish the run, or pass --model "
             "or --weights"
         )
     return open_saved(run.read_config().get("model"), path), str(path)

@@ -72,11 +72,12 @@ def command(
 
     Example: drc adapt --model drn_s --weights drn_s.pth --unpaired phone_photos --data DIV2K
     """
-    from drc.cli.launch_training import training_run
+    from drc.cli.launch import training_run
     from drc.settings.runs import AdaptRun
 
     with training_run("adapt", AdaptRun, ctx.params) as session:
-        from drc.cli.adaptation import print_adaptation, run_adaptation
+        from drc.cli.adaptation import print_adaptation
+        from drc.cli.training import run_training
 
-        run_adaptation(session)
+        run_training(session)
         print_adaptation(session, as_json)

@@ -159,15 +159,14 @@ class _Bars:
 
 def _of_run(folder: Path | None) -> dict[str, nn.Module]:
     """The dense network of a run, and the recovered one, else the pruned one."""
-    from drc.cli.session import need
     from drc.opening import open_saved
     from drc.settings.reader import load_settings
     from drc.store.run_folder import RunFolder
 
     run = RunFolder.find(folder)
     settings = load_settings(None, {}, run.read_config())
-    done = run.finetuned_path.is_file()
-    path = run.finetuned_path if done else need(run.pruned_path, "pruned network", "drc prune")
+    path = run.compressed_path
+    done = path == run.finetuned_path
     dense = _open(settings.model or str(settings.weights), settings.scale)
     return {"dense": dense, "finetuned" if done else "pruned": open_saved(settings.model, path)}
 

@@ -31,7 +31,6 @@ def command(
     batch: o.Batch = None,
     lr: o.LearningRate = None,
     teacher: o.Teacher = None,
-    rounds: o.Rounds = None,
     amp: o.Amp = None,
     auto_batch: o.AutoBatch = None,
     checkpoint_every: o.CheckpointEvery = None,
@@ -53,7 +52,5 @@ def command(
     from drc.cli.results import print_report
 
     with new_run("drc compress", ctx.params) as session:
-        from drc.cli.stages import run_all
-
-        report = run_all(session, resume)
+        report = session.compression.run(resume)
     print_report(report, as_json)

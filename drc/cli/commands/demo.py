@@ -28,7 +28,5 @@ def command(
     from drc.cli.results import print_report
 
     with new_run("drc demo", {**ctx.params, **FIXED}) as session:
-        from drc.cli.stages import run_all
-
-        report = run_all(session, resume)
+        report = session.compression.run(resume)
     print_report(report, as_json)

@@ -228,7 +228,6 @@ def _holds_others(folder: Path) -> bool:
 
 def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:
     """The recovered network of a run, else the pruned one, with the dense one beside it."""
-    from drc.cli.session import need
     from drc.networks.traits import get_traits
     from drc.opening import open_network, open_saved
     from drc.settings.reader import load_settings
@@ -238,8 +237,8 @@ def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:
         raise UsageError("--scale is for --model; a run knows its own scale")
     run = RunFolder.find(folder)
     settings = load_settings(None, {}, run.read_config())
-    done = run.finetuned_path.is_file()
-    path = run.finetuned_path if done else need(run.pruned_path, "pruned network", "drc prune")
+    path = run.compressed_path
+    done = path == run.finetuned_path
     network = open_saved(settings.model, path)
     weights = settings.weights
     if not keep_dense and settings.model is not None:

@@ -24,6 +24,7 @@ def command(
     seed: o.Seed = None,
     config: o.Config = None,
     resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
@@ -39,12 +40,7 @@ def command(
     from drc.cli.results import print_step
 
     with old_run("drc finetune", ctx.params, same_settings=resume) as session:
-        from drc.cli.stages import run_finetune
-
-        if resume and session.finished("finetune"):
-            session.display.log("the recovery is finished already")
-        else:
-            run_finetune(session, resume)
+        session.compression.recover(resume, overwrite)
         result = {
             "finetuned": str(session.run.finetuned_path),
             "metrics": str(session.run.metrics_path),

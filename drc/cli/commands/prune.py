@@ -30,9 +30,7 @@ def command(
     from drc.cli.results import print_step
 
     with old_run("drc prune", ctx.params) as session:
-        from drc.cli.stages import run_prune
-
-        pruned = run_prune(session)
+        pruned = session.compression.prune()
         before, after = (
             sum(p.numel() for p in network.parameters()) for network in (session.network, pruned)
         )

@@ -41,10 +41,8 @@ def command(
     from drc.cli.results import print_step
 
     with new_run("drc search", ctx.params) as session:
-        from drc.cli.stages import run_search
-
-        front = run_search(session)
-        plan = front.plans[0]
+        found_plans = session.compression.search()
+        plan = found_plans.plans[0]
         found = plan.budget
         result = {
             "plan": str(session.run.plan_path),
@@ -59,6 +57,6 @@ def command(
         if not session.settings.search.front:
             print_step(session, "search", result, as_json)
             return
-        from drc.cli.front import print_front
+        from drc.cli.plans import print_plans
 
-        print_front(session, front, result, as_json)
+        print_plans(session, found_plans, result, as_json)

@@ -48,7 +48,7 @@ def command(
 
     Example: drc train --model drn_s --data DIV2K --recipe paper
     """
-    from drc.cli.launch_training import training_run
+    from drc.cli.launch import training_run
     from drc.settings.runs import TrainRun
 
     with training_run("train", TrainRun, ctx.params) as session:

@@ -11,16 +11,16 @@ from drc.cli.display import is_main_process
 
 if TYPE_CHECKING:
     from drc.cli.session import Session
-    from drc.pipeline import Front
+    from drc.pipeline import Plans
     from drc.store.plan import Plan
 
 
-def print_front(session: Session, front: Front, first: dict[str, Any], as_json: bool) -> None:
+def print_plans(session: Session, plans: Plans, first: dict[str, Any], as_json: bool) -> None:
     """Print what `drc search` found for every ratio, and which ratios have no plan.
 
     Args:
         session: of the search.
-        front: what it found.
+        plans: what it found.
         first: what a search for the first plan alone would print.
         as_json: print JSON: `first`, with `plans` and `missed`.
     """
@@ -29,8 +29,8 @@ def print_front(session: Session, front: Front, first: dict[str, Any], as_json: 
     session.display.close()  # the bars stand above the results, not below
     seconds = session.run.read_steps()["search"]["seconds"]
     head = {"run": str(session.run.path), "step": "search", "seconds": seconds, **first}
-    rows = [_row(session, plan) for plan in front.plans]
-    missed = [{"ratio": ratio, "reason": why} for ratio, why in front.missed.items()]
+    rows = [_row(session, plan) for plan in plans.plans]
+    missed = [{"ratio": ratio, "reason": why} for ratio, why in plans.missed.items()]
     if as_json:
         print(json.dumps({**head, "plans": rows, "missed": missed}, indent=2))
         return
@@ -45,7 +45,7 @@ def _row(session: Session, plan: Plan) -> dict[str, Any]:
     found = plan.budget
     return {
         "ratio": found.ratio,
-        "plan": str(session.run.front_plan_path(found.ratio)),
+        "plan": str(session.run.plan_of_ratio(found.ratio)),
         "limit": found.shown(found.limit),
         "predicted": found.shown(found.predicted),
         "removed": round(1 - found.predicted / found.before, 4),
