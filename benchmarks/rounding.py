@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from common import HELD_OUT, shared_folder, write_result
+from drc.cli.duals import find_dual
 from torch import nn
 
 import drc
-from drc.cli.duals import find_dual
 from drc.core.errors import BudgetError
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs

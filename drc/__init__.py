@@ -11,7 +11,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AdaptSettings": "drc.settings.training",
     "Compression": "drc.compression",
+    "PruneSettings": "drc.settings.runs",
+    "RecoverySettings": "drc.settings.training",
+    "ReportSettings": "drc.settings.runs",
+    "RunSettings": "drc.settings.runs",
+    "SearchSettings": "drc.settings.runs",
+    "TrainSettings": "drc.settings.training",
+    "TrainingFiles": "drc.training.loop",
     "Result": "drc.api",
     "adapt": "drc.api",
     "apply": "drc.store.networks",

@@ -16,7 +16,6 @@ from drc.core.distributed import is_first, together
 from drc.core.errors import UsageError
 from drc.core.runtime import Progress
 from drc.data.folders import ImagePair
-from drc.data.sources import GivenCrops
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits, plain_network
@@ -328,7 +327,7 @@ def adapt(
 
 
 def _driver(model: nn.Module, loader: Loader, settings: RunSettings, **more: Any) -> Compression:
-    return Compression(plain_network(model), GivenCrops(loader), settings, **more)
+    return Compression(plain_network(model), loader, settings, **more)
 
 
 def _run_settings(

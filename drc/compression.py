@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -22,7 +21,7 @@ from drc.core.errors import DrcError, RunError
 from drc.core.runtime import Progress, seed_everything
 from drc.data.batches import BatchReader
 from drc.data.inventory import lines_of
-from drc.data.sources import Crops
+from drc.data.sources import Crops, GivenCrops
 from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
 from drc.networks.dual import AnyDual
@@ -72,7 +71,7 @@ class Compression:
 
     Args:
         network: the dense network, with its traits; it is not changed.
-        crops: the training images.
+        crops: the training images, or a loader of batches `(lr, hr)`.
         settings: of every step.
         store: where the steps leave their results; None for memory.
         dual: a trained dual model; None for the store's, or for one fitted to the crops.
@@ -89,7 +88,7 @@ class Compression:
     def __init__(
         self,
         network: nn.Module,
-        crops: Crops,
+        crops: Crops | Iterable[Any],
         settings: RunSettings,
         store: Store | None = None,
         *,
@@ -101,7 +100,8 @@ class Compression:
         log: Callable[[str], None] | None = None,
     ) -> None:
         check_names(settings)
-        self.network, self.crops, self.settings = network, crops, settings
+        self.network, self.settings = network, settings
+        self.crops = crops if isinstance(crops, Crops) else GivenCrops(crops)
         self.store = store or MemoryStore()
         self.teacher, self.test = teacher, test
         self.origin = origin or Origin()
@@ -110,20 +110,27 @@ class Compression:
         self._log = log or (lambda _: None)
         self._given_dual = dual
         self._dual: tuple[AnyDual, str] | None = None
+        self._calibration: criteria.Calibration | None = None
 
-    @cached_property
-    def calibration(self) -> criteria.Calibration:
-        """Network, groups, crops and dual model, which search and ranking share."""
-        settings, needed = self.settings, self._needs_crops
-        return calibrate(
-            self.network,
-            self.crops.calibration(settings.search),
-            self.dual(settings.search.dual_weight) if needed else None,
-            settings.search,
-            own_device(settings.device),
-            settings.seed,
-            self.progress,
-        )
+    def calibration(self, uses_data: bool = True) -> criteria.Calibration:
+        """Network, groups, crops and dual model, which search and ranking share.
+
+        Args:
+            uses_data: whether whoever asks looks at the crops, and so needs the dual model.
+        """
+        settings, known = self.settings, self._calibration
+        dual = self.dual(settings.search.dual_weight) if uses_data else None
+        if known is None or (dual is not None and known.dual is None):
+            known = self._calibration = calibrate(
+                self.network,
+                self.crops.calibration(settings.search),
+                dual,
+                settings.search,
+                own_device(settings.device),
+                settings.seed,
+                self.progress,
+            )
+        return known
 
     def dual(self, weight: float) -> AnyDual | None:
         """The dual model: given, stored, or else fitted to the crops; then stored.
@@ -150,7 +157,7 @@ class Compression:
         words = self.crops.calibration_in_words(search)
         with self._step("search", {"strategy": search.strategy, "calibration": words}) as facts:
             self._log_blur()
-            calibration = self.calibration
+            calibration = self.calibration(search.strategy not in strategies.DATA_FREE)
             notes = self._dual_notes(facts)
             found = search_plans(self.network, calibration, search, notes)
             if is_first():
@@ -172,7 +179,8 @@ class Compression:
         chosen = on_first(lambda: self._plan_to_prune_by(plan))
         facts = {"importance": options.importance, "reconstruct": options.reconstruct}
         with self._step("prune", facts):
-            pruned = cut_by_plan(self.network, self.calibration, chosen, options)
+            calibration = self.calibration(options.importance not in criteria.DATA_FREE)
+            pruned = cut_by_plan(self.network, calibration, chosen, options)
             self._take_ratio(chosen.budget.ratio)
             self._save("prune", pruned)
         return pruned
@@ -253,13 +261,6 @@ class Compression:
     def lacks_blur(self) -> bool:
         """Whether a network that estimates blur is to learn from images that have none."""
         return self.crops.is_sharp and isinstance(self.network, KernelEstimator)
-
-    @property
-    def _needs_crops(self) -> bool:
-        """Whether search or ranking look at images."""
-        search, prune = self.settings.search, self.settings.prune
-        names = search.strategy in strategies.DATA_FREE, prune.importance in criteria.DATA_FREE
-        return not all(names)
 
     @property
     def _teacher(self) -> nn.Module:

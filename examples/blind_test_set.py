@@ -76,7 +76,7 @@ def main() -> None:
         loader = crop_loader(
             bundled_pairs("train"), SCALE, patch=24, batch=4, steps=steps, seed=0, degradation=blur
         )
-        adapted = drc.finetune(network, loader, steps=steps, device="cpu")
+        adapted = drc.finetune(network, loader, drc.RecoverySettings(steps=steps), device="cpu")
         show(f"after {steps} steps:", adapted, folder)
 
 

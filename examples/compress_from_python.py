@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where to save [default: a temporary file]")
     arguments = parser.parse_args()
 
-    # The network on its trained weights, and the dual model that was trained beside it.
-    model, dual = drc.create_model("drn_tiny", scale=4, weights="default", dual=True)
+    # The network on its trained weights.
+    model = drc.create_model("drn_tiny", scale=4, weights="default")
 
     # Any loader of (lr, hr) batches will do; this one cuts random crops out of photos.
     loader = crop_loader(bundled_pairs("train"), scale=4, patch=24, batch=4, steps=16, seed=0)
@@ -35,9 +35,8 @@ def main() -> None:
         model,
         loader,
         ratio=0.3,  # remove 30 % of the parameters
-        steps=arguments.steps,
-        dual=dual,  # without one, a dual model is fitted to the loader first
-        patches=16,  # calibration crops; the default is 64
+        search=drc.SearchSettings(patches=16),  # calibration crops; the default is 64
+        recovery=drc.RecoverySettings(steps=arguments.steps),
         test=bundled_pairs("test")[:1],  # measure on one photo; "bundled" takes all of them
     )
 

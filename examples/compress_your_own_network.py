@@ -87,9 +87,9 @@ def main() -> None:
         model,
         loader,
         ratio=0.3,
-        steps=arguments.steps,
-        patches=16,
-        dual_steps=20,  # no dual model is given, so a small one is fitted first
+        # No dual model is given, so a small one is fitted first.
+        search=drc.SearchSettings(patches=16, dual_steps=20),
+        recovery=drc.RecoverySettings(steps=arguments.steps),
         test=bundled_pairs("test")[:1],
     )
     before, after = result.report.before, result.report.after

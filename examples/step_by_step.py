@@ -28,7 +28,8 @@ def main() -> None:
 
     # 1. Search: how many channels does every group keep? The budget counts multiply-adds here.
     calibration = crop_loader(photos, 4, patch=24, batch=4, steps=4, seed=0)
-    plan = drc.search(model, calibration, ratio=0.4, budget="macs", dual=dual, patches=16)
+    search = drc.SearchSettings(budget="macs", patches=16)
+    plan = drc.search(model, calibration, 0.4, settings=search, dual=dual)
     plan.save(folder / "plan.yaml")
     budget = plan.budget
     print(f"plan: {budget.before:,} -> {budget.predicted:,} MACs, at most {budget.limit:,}")
@@ -36,7 +37,8 @@ def main() -> None:
     print(f"narrowest group: {narrowest[0]}, {narrowest[1].keep} of {narrowest[1].of}")
 
     # 2. Prune: which channels? Compare criteria by changing `importance`.
-    pruned = drc.prune(model, plan, calibration, importance="dual_taylor", dual=dual, patches=16)
+    ranking = drc.PruneSettings(importance="dual_taylor")
+    pruned = drc.prune(model, plan, calibration, settings=ranking, calibration=search, dual=dual)
 
     # 3. Finetune: a function from a step to the batches from there on makes resuming exact.
     def batches(start: int):
@@ -45,11 +47,10 @@ def main() -> None:
     recovered = drc.finetune(
         pruned,
         batches,
+        drc.RecoverySettings(steps=arguments.steps),
         teacher=model,  # the dense network's images are a second target
         dual=dual,
-        steps=arguments.steps,
-        checkpoint=folder / "last.ckpt",
-        metrics=folder / "metrics.jsonl",
+        files=drc.TrainingFiles(folder / "last.ckpt", folder / "metrics.jsonl"),
     )
     drc.save(recovered, folder / "recovered.safetensors", {"made_by": "step_by_step.py"})
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from drc.cli.stages import run_prune, run_report, run_search
 from helpers.cli import TinyWork, assert_one_line, drc
 
 from drc.cli.launch import new_run, old_run
 from drc.cli.options import overrides
-from drc.cli.stages import run_prune, run_report, run_search
 from drc.core.errors import UsageError
 from drc.settings.reader import load_settings
 

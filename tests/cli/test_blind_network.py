@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from drc.cli.story import NO_BLUR, tell
 from helpers.cli import TINY, TinyWork, drc
 from safetensors.torch import load_file
 
 from drc.cli.launch import new_run
-from drc.cli.story import NO_BLUR, tell
 from drc.core.errors import UsageError
 from drc.data.images import read_image
 from drc.report.schema import Report

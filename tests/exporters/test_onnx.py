@@ -110,8 +110,11 @@ def test_the_network_stays_as_it_was(tmp_path):
 
 def test_a_pruned_network(tmp_path):
     model = small_drn()
-    plan = drc.search(model, [], ratio=0.3, strategy="uniform", dual_weight=0, round_to=1)
-    small = drc.prune(model, plan, importance="l1", reconstruct=False)
+    plan = drc.search(
+        model, [], 0.3,
+        settings=drc.SearchSettings(strategy="uniform", dual_weight=0, round_to=1),
+    )  # fmt: skip
+    small = drc.prune(model, plan, settings=drc.PruneSettings(importance="l1", reconstruct=False))
     result = drc.export(small, tmp_path / "small", dense=model, runs=1, lr_size=(24, 24))
     assert result.speed is not None and result.speed.dense_ms is not None
     assert result.speed.speedup == pytest.approx(

@@ -101,26 +101,27 @@ def python(folder: Path) -> dict[str, Any]:
     loader = [(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 48, 48)) for _ in range(2)]
     if RANK:
         loader = []
-    options = {"patches": 3, "dual_steps": 2, "device": "cpu"}
-    plan = drc.search(model, loader, strategy="uniform", **options)
-    small = drc.prune(model, plan, loader, **options)
+    few = drc.SearchSettings(patches=3, dual_steps=2)
+    uniform = few.model_copy(update={"strategy": "uniform"})
+    plan = drc.search(model, loader, settings=uniform, device="cpu")
+    small = drc.prune(model, plan, loader, calibration=few, device="cpu")
     save_file(small.state_dict(), folder / f"{RANK}.safetensors")
     found = {"plan": plan.model_dump(mode="json")}
     try:
-        drc.search(model, loader, ratio=0.99, **options)
+        drc.search(model, loader, 0.99, settings=few, device="cpu")
     except BudgetError as error:
         found["reach"] = str(error)
     return found
 
 
 def whole(folder: Path) -> dict[str, Any]:
-    """`drc.compress`, in two rounds."""
+    """`drc.compress`."""
     torch.manual_seed(0)
     loader = [(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 48, 48)) for _ in range(2)]
     result = drc.compress(
-        build("drn_tiny"), loader, ratio=0.5, rounds=2, steps=3, patches=3, dual_steps=2,
-        test=None, device="cpu", lr_size=(16, 16),
-        finetune_settings=RecoverySettings(batch=2),
+        build("drn_tiny"), loader, 0.5,
+        search=drc.SearchSettings(patches=3, dual_steps=2, lr_size=(16, 16)),
+        recovery=RecoverySettings(steps=3, batch=2), test=None, device="cpu",
     )  # fmt: skip
     save_file(result.model.state_dict(), folder / f"{RANK}.safetensors")
     return {

@@ -115,7 +115,10 @@ def test_the_scale_must_agree(code: Path) -> None:
 def test_a_compressed_network_opens_by_its_factory_alone(code: Path) -> None:
     model = open_network("own_code:Net")
     loader = [(torch.rand(4, 3, 16, 16), torch.rand(4, 3, 32, 32))]
-    result = drc.compress(model, loader, steps=1, patches=2, dual_steps=1, test=None)
+    result = drc.compress(
+        model, loader, search=drc.SearchSettings(patches=2, dual_steps=1),
+        recovery=drc.RecoverySettings(steps=1), test=None,
+    )  # fmt: skip
     result.save("small.safetensors")
     image = torch.rand(1, 3, 8, 8)
     with torch.no_grad():

@@ -32,7 +32,8 @@ def _loader(scale: int = 2, channels: int = 3) -> list[tuple[Tensor, Tensor]]:
 
 
 def _compress(model: nn.Module, scale: int = 2, channels: int = 3, **options):
-    given = {"steps": 1, "patches": 2, "dual_steps": 1, "test": None, **options}
+    search = drc.SearchSettings(patches=2, dual_steps=1)
+    given = {"search": search, "recovery": drc.RecoverySettings(steps=1), "test": None, **options}
     return drc.compress(model, _loader(scale, channels), **given)
 
 
@@ -60,10 +61,12 @@ def test_images_of_any_channels(channels: int) -> None:
 
 def test_one_channel_networks_learn_and_are_measured_on_luma() -> None:
     model = Net(channels=1)
-    plan = drc.search(model, _loader(channels=3), patches=2, dual_steps=1)
+    plan = drc.search(
+        model, _loader(channels=3), settings=drc.SearchSettings(patches=2, dual_steps=1)
+    )
     grey = drc.search(
-        model, [tuple(_luma(x) for x in pair) for pair in _loader(channels=3)], patches=2,
-        strategy="uniform",
+        model, [tuple(_luma(x) for x in pair) for pair in _loader(channels=3)],
+        settings=drc.SearchSettings(patches=2, strategy="uniform"),
     )  # fmt: skip
     assert plan.groups.keys() == grey.groups.keys()
     torch.nn.init.zeros_(model.tail.weight)
@@ -87,10 +90,11 @@ def test_four_channels_have_no_psnr() -> None:
 
 
 def test_images_of_other_channels_than_the_networks() -> None:
+    few = drc.SearchSettings(patches=2)
     with pytest.raises(DataError, match="lr has 3 channels and this network takes images of 4"):
-        drc.search(Net(channels=4), _loader(channels=3), patches=2)
+        drc.search(Net(channels=4), _loader(channels=3), settings=few)
     with pytest.raises(DataError, match="lr has 1 channels and this network takes RGB images"):
-        drc.search(Net(), _loader(channels=1), patches=2)
+        drc.search(Net(), _loader(channels=1), settings=few)
 
 
 @pytest.mark.parametrize("form", ["compiled", "compiled in place", "parallel"])
@@ -143,7 +147,10 @@ def test_scales_that_no_dual_model_has(scale: int) -> None:
         DualModel(scale)
     with pytest.raises(UsageError, match="dual_weight 0 works without one"):
         _compress(Net(scale), scale)
-    result = _compress(Net(scale), scale, dual_weight=0)
+    result = _compress(
+        Net(scale), scale, search=drc.SearchSettings(patches=2, dual_weight=0),
+        recovery=drc.RecoverySettings(steps=1, dual_weight=0),
+    )  # fmt: skip
     assert result.plan.scale == scale
     assert result.report.after.params < result.report.before.params
 

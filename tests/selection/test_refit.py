@@ -197,10 +197,18 @@ def test_the_shipped_network_keeps_its_quality() -> None:
     """Half the parameters gone, nothing trained: the refit alone brings much of it back."""
     model, dual = drc.create_model("drn_tiny", weights="default", dual=True)
     batches = list(crop_loader(bundled_pairs(), 4, patch=24, batch=8, steps=2, seed=0))
-    plan = drc.search(model, batches, ratio=0.5, dual=dual, patches=16)
+    few = drc.SearchSettings(patches=16)
+    plan = drc.search(model, batches, 0.5, settings=few, dual=dual)
     quality = {
         refits: drc.evaluate(
-            drc.prune(model, plan, batches, dual=dual, patches=16, reconstruct=refits)
+            drc.prune(
+                model,
+                plan,
+                batches,
+                settings=drc.PruneSettings(reconstruct=refits),
+                calibration=few,
+                dual=dual,
+            )  # fmt: skip
         ).psnr
         for refits in (False, True)
     }

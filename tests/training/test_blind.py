@@ -228,10 +228,11 @@ def test_patches_that_do_not_show_the_kernel_are_refused() -> None:
 
 def test_a_pruned_estimator_is_trained() -> None:
     model, data = tiny(), batches(2)
-    plan = drc.search(model, data, ratio=0.3, patches=2, dual_steps=2, device="cpu")
+    few = drc.SearchSettings(patches=2, dual_steps=2)
+    plan = drc.search(model, data, 0.3, settings=few, device="cpu")
     narrower = {name for name, width in plan.groups.items() if width.keep < width.of}
     assert any(name.startswith("Estimator.") for name in narrower)
-    pruned = drc.prune(model, plan, data, patches=2, dual_steps=2, device="cpu")
+    pruned = drc.prune(model, plan, data, calibration=few, device="cpu")
     before = deepcopy(pruned)
     result = drc.finetune(pruned, data, teacher=model, settings=settings(), device="cpu")
     assert changed(before, pruned) == []

@@ -58,7 +58,7 @@ def test_a_teacher_of_another_range_gives_images_of_the_networks(pyramid: bool) 
     assert output_loss(student(lr), Teacher(teacher, factor=factor)(lr)).item() < 1e-6
     shown: list[dict[str, float]] = []
     drc.finetune(
-        student, batches(2), teacher=teacher, settings=settings(steps=1), device="cpu",
+        student, batches(2), settings=settings(steps=1), teacher=teacher, device="cpu",
         progress=lambda what, done, total, values: shown.append(values),
     )  # fmt: skip
     assert shown[0]["distill"] < 1e-6 < shown[0]["primal"]
@@ -72,7 +72,7 @@ def test_another_scale_or_colour_is_refused_before_the_work() -> None:
     with pytest.raises(UsageError, match="number of image channels is 1, the network's 3"):
         teacher_factor(ours, luma)
     with pytest.raises(UsageError, match="teacher's scale is 3"):
-        drc.compress(Enlarged(2), iter([]), teacher=Enlarged(3), device="cpu")
+        drc.finetune(Enlarged(2), iter([]), teacher=Enlarged(3), device="cpu")
 
 
 def test_the_settings_may_name_the_teacher(tmp_path: Path) -> None:

@@ -240,14 +240,19 @@ def test_errors_say_what_to_do() -> None:
 def test_drn_tiny_is_pruned_by_it() -> None:
     model, dual = drc.create_model("drn_tiny", weights="default", dual=True)
     loader = [(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32))]
-    plan = drc.search(model, loader, dual=dual, patches=1, strategy="uniform")
+    plan = drc.search(
+        model, loader, settings=drc.SearchSettings(patches=1, strategy="uniform"), dual=dual
+    )
     inner = {"down.0.dual_module.0.0": 3, "up_blocks.1.2.body.0": 4}
     groups = {
         name: width.model_copy(update={"keep": inner.get(name, width.of)})
         for name, width in plan.groups.items()
     }
     plan = plan.model_copy(update={"groups": groups})
-    pruned = drc.prune(model, plan, loader, importance="dual_greedy", dual=dual, patches=1)
+    pruned = drc.prune(
+        model, plan, loader, settings=drc.PruneSettings(importance="dual_greedy"),
+        calibration=drc.SearchSettings(patches=1), dual=dual,
+    )  # fmt: skip
     for name, width in inner.items():
         assert pruned.get_submodule(name).out_channels == width
     assert pruned.get_submodule("up_blocks.1.3.body.0").out_channels == 32

@@ -190,6 +190,8 @@ def test_dead_channels_go_first() -> None:
 def test_magnitudes_need_no_images(name: str) -> None:
     assert name in DATA_FREE
     model = drc.create_model("drn_tiny")
-    plan = drc.search(model, [], ratio=0.3, strategy="uniform", dual_weight=0)
-    pruned = drc.prune(model, plan, importance=name)
+    plan = drc.search(
+        model, [], 0.3, settings=drc.SearchSettings(strategy="uniform", dual_weight=0)
+    )
+    pruned = drc.prune(model, plan, settings=drc.PruneSettings(importance=name))
     assert drc.complexity(pruned, (8, 8)).params == plan.budget.predicted

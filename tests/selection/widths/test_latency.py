@@ -166,12 +166,12 @@ def test_the_step_is_the_finest_where_no_layer_can_tell() -> None:
     assert device_step(trace(model), model, layer_calls(model, (6, 6), CPU), Staircase(8)) == 4
 
 
-def _search(**settings: object) -> Plan:
+def _search(ratio: float = 0.3, **settings: Any) -> Plan:
     batches = [(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32))]
     return drc.search(
-        drc.create_model("drn_tiny"), batches, strategy="uniform", device="cpu", lr_size=(12, 12),
-        **settings,
-    )  # type: ignore[call-overload]  # fmt: skip
+        drc.create_model("drn_tiny"), batches, ratio, device="cpu",
+        settings=drc.SearchSettings(strategy="uniform", lr_size=(12, 12), **settings),
+    )  # fmt: skip
 
 
 def test_search_for_a_latency() -> None:

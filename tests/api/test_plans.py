@@ -45,7 +45,8 @@ class CountingLoader:
 
 def _search(loader, ratio, **options):
     options = {"round_to": 1, "min_width": 1, "patches": 4, "dual": DualModel(2), **options}
-    return drc.search(_model(), loader, ratio=ratio, **options)
+    dual = options.pop("dual")
+    return drc.search(_model(), loader, ratio, settings=drc.SearchSettings(**options), dual=dual)
 
 
 def _model() -> nn.Module:
@@ -101,4 +102,4 @@ def test_ratios_that_cannot_be_used(ratio: list) -> None:
 
 def test_compress_takes_one() -> None:
     with pytest.raises(UsageError, match=r"one ratio; drc\.search"):
-        drc.compress(_model(), CountingLoader(), ratio=[0.3, 0.5], patches=2, steps=0, test=None)
+        drc.compress(_model(), CountingLoader(), [0.3, 0.5], recovery=None, test=None)
