@@ -17,7 +17,7 @@ from torch import nn
 
 from drc import __version__
 from drc.core.distributed import is_first, on_first, own_device
-from drc.core.errors import DrcError, RunError
+from drc.core.errors import DrcError, RunError, UsageError
 from drc.core.runtime import Progress, seed_everything
 from drc.data.batches import BatchReader
 from drc.data.inventory import lines_of
@@ -146,14 +146,20 @@ class Compression:
             self._dual = on_first(self._find_dual)
         return self._dual[0]
 
-    def search(self) -> Plans:
+    def search(self, resume: bool = False) -> Plans:
         """Find the widths, for each of the ratios.
+
+        Args:
+            resume: a search that is finished already gives its plans.
 
         Raises:
             BudgetError: none of the ratios can be reached.
             DrcError: as networks, images and files raise it.
         """
         search = self.settings.search
+        if resume and on_first(lambda: self.store.finished("search")):
+            self._log("the search is finished already")
+            return on_first(self._known_plans)
         words = self.crops.calibration_in_words(search)
         with self._step("search", {"strategy": search.strategy, "calibration": words}) as facts:
             self._log_blur()
@@ -244,8 +250,7 @@ class Compression:
             resume: leave out the steps that are finished, and go on with one that was cut short.
             recovery: whether to recover.
         """
-        if not (resume and on_first(lambda: self.store.finished("search"))):
-            self.search()
+        self.search(resume)
         if not (resume and on_first(lambda: self.store.finished("prune"))):
             self.prune()
         if recovery:
@@ -337,6 +342,15 @@ class Compression:
         self.settings = self.settings.model_copy(update={"search": search})
         if is_first():
             self.store.save_settings(plain(self.settings))  # which a later command goes on with
+
+    def _known_plans(self) -> Plans:
+        found = Plans([], {})
+        for ratio in self.settings.search.front or (None,):
+            try:
+                found.plans.append(self.store.plan(ratio))
+            except UsageError as error:
+                found.missed[ratio or self.settings.search.ratio] = str(error)
+        return found
 
     def _plan_to_prune_by(self, plan: Plan | None) -> Plan:
         search, store = self.settings.search, self.store

@@ -201,13 +201,13 @@ class FolderStore(Store):
         shutil.rmtree(self.run.previous_path, ignore_errors=True)
 
     def abandon(self, step: str, facts: Facts, resumable: bool) -> None:
-        aside = self.run.previous_path
+        begun, aside = {step: {**facts, "finished": False}}, self.run.previous_path
         if resumable or self.run.checkpoint_path.exists():
-            self.run.record(step, {**facts, "finished": False})
+            self.run.record(step, begun[step])
             return
         for path in [path for path in aside.glob("**/*") if path.is_file()]:
             path.replace(self.run.path / path.relative_to(aside))
-        self.run.restore_steps({step: {**facts, "finished": False}, **self._earlier})
+        self.run.restore_steps({**self._earlier, **({} if step in self._earlier else begun)})
         shutil.rmtree(aside, ignore_errors=True)
 
     def _put_aside(self, paths: Sequence[Path], copy: bool = False) -> None:

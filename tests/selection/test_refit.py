@@ -208,7 +208,7 @@ def test_the_shipped_network_keeps_its_quality() -> None:
                 settings=drc.PruneSettings(reconstruct=refits),
                 calibration=few,
                 dual=dual,
-            )  # fmt: skip
+            )
         ).psnr
         for refits in (False, True)
     }

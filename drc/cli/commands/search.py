@@ -41,7 +41,7 @@ def command(
     from drc.cli.results import print_step
 
     with new_run("drc search", ctx.params) as session:
-        found_plans = session.compression.search()
+        found_plans = session.compression.search(resume)
         plan = found_plans.plans[0]
         found = plan.budget
         result = {
