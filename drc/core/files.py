@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ _ADVICE = {
     errno.ENOTDIR: "part of that path is a file; choose another place",
     errno.EISDIR: "that path is a folder; choose another name",
 }
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}(\.\w+)?")
+"""Names of the temporary files, of which a process that is killed may leave one."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from drc.core.errors import RunError
-from drc.core.files import write_json, write_yaml
+from drc.core.files import TEMPORARY, write_json, write_yaml
 from drc.store.plan import check_version, read_yaml
 
 SCHEMA_VERSION = 1
@@ -188,6 +188,9 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot lock {self.path}: {error.strerror}") from error
         with lock:
+            for path in self.path.glob(".*"):
+                if TEMPORARY.fullmatch(path.name):  # of a command that was killed
+                    path.unlink(missing_ok=True)
             yield
 
     def read_config(self) -> dict[str, Any]:

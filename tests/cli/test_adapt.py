@@ -126,6 +126,6 @@ def test_batches_without_lr_images_are_refused() -> None:
     network = package.create_model("drn_tiny", scale=4)
     pairs = [(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32))]
     with pytest.raises(DataError, match="a batch of unpaired images is not usable"):
-        package.adapt(network, pairs, [(torch.rand(1, 3, 8, 8),)], steps=1)
+        package.adapt(network, pairs, [(torch.rand(1, 3, 8, 8),)], AdaptSettings(steps=1))
     with pytest.raises(UsageError, match="an adaptation has no teacher"):
         package.adapt(network, pairs, [], settings=AdaptSettings(distill=1.0))

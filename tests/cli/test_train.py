@@ -219,7 +219,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_run_through(
     assert all(torch.equal(broken[name], tensor) for name, tensor in whole.items())
     told = [{k: line[k] for k in ("step", "loss")} for line in lines_of(run)]
     assert told == [{k: line[k] for k in ("step", "loss")} for line in lines_of(trained)]
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def _wait_for_steps(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:

@@ -31,9 +31,9 @@ def test_a_run_is_created_opened_and_read(here: Path) -> None:
     opened = RunFolder.open(str(run.path))
     assert opened.read_config() == CONFIG
     assert opened.read_steps() == {}
-    run.record_step("search", {"seconds": 1.5})
-    run.record_step("prune", {"seconds": 0.5, "note": "é"})
-    run.record_step("search", {"seconds": 2.5})
+    run.record("search", {"seconds": 1.5})
+    run.record("prune", {"seconds": 0.5, "note": "é"})
+    run.record("search", {"seconds": 2.5})
     assert opened.read_steps() == {
         "search": {"seconds": 2.5},
         "prune": {"seconds": 0.5, "note": "é"},
@@ -74,7 +74,7 @@ def test_a_foreign_class_name_is_made_a_safe_folder_name(here: Path) -> None:
 
 def test_the_newest_is_the_last_created_whatever_was_touched_since(here: Path) -> None:
     first, second = _create(here / "runs" / "z"), _create(here / "runs" / "a")
-    first.record_step("search", {"seconds": 1})
+    first.record("search", {"seconds": 1})
     assert RunFolder.newest(here / "runs").path.name == "a"
     shutil.copytree(first.path, here / "runs" / "copy_of_z")
     (here / "runs" / "not_a_run").mkdir()
@@ -108,7 +108,7 @@ def test_folders_in_use_are_not_taken(here: Path) -> None:
     with pytest.raises(RunError, match="photos is not empty and not a run of drc's"):
         _create(Path("photos"))
     run = _create(Path("run"))
-    run.record_step("search", {"seconds": 1})
+    run.record("search", {"seconds": 1})
     with pytest.raises(RunError, match="run already holds a run; pass --run to go on"):
         _create(Path("run"))
     assert run.read_steps() == {"search": {"seconds": 1}}
@@ -151,7 +151,7 @@ def test_a_damaged_record_is_named(here: Path, text: str, message: str) -> None:
         RunFolder.open("run")
     assert "\n" not in str(error.value)
     with pytest.raises(RunError, match=message):
-        run.record_step("search", {})
+        run.record("search", {})
     assert run.steps_path.read_text() == text
     with pytest.raises(RunError, match=message):
         RunFolder.newest(here)
