@@ -33,11 +33,12 @@ def test_a_run_is_created_opened_and_read(here: Path) -> None:
     assert opened.read_steps() == {}
     run.record("search", {"seconds": 1.5})
     run.record("prune", {"seconds": 0.5, "note": "é"})
-    run.record("search", {"seconds": 2.5})
     assert opened.read_steps() == {
-        "search": {"seconds": 2.5},
+        "search": {"seconds": 1.5},
         "prune": {"seconds": 0.5, "note": "é"},
     }
+    run.record("search", {"seconds": 2.5})  # what was pruned by the older plan is of no plan
+    assert opened.read_steps() == {"search": {"seconds": 2.5}}
     run.write_config({**CONFIG, "scale": 8})
     assert opened.read_config()["scale"] == 8
     assert sorted(p.name for p in run.path.iterdir()) == ["config.yaml", "steps.json"]
