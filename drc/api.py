@@ -215,7 +215,7 @@ def finetune(
     metrics: Path | str | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Recover the quality of a pruned network; see `drc.training.loop.finetune`.
+    """Recover the quality of a pruned network; see `drc.training.loop.run_training`.
 
     Args:
         model: the pruned network; it is not changed.
@@ -244,9 +244,9 @@ def finetune(
     if steps is not None:
         settings = validated(RecoverySettings, {**settings.model_dump(), "steps": steps})
     teacher = _teacher(model, teacher, settings)
-    return loop.finetune(
-        model, loader, teacher=teacher, dual=dual, settings=settings, device=device, seed=seed,
-        checkpoint=checkpoint, resume=resume, metrics=metrics, progress=progress,
+    return loop.run_training(
+        model, loader, settings, teacher=teacher, dual=dual, device=device, seed=seed,
+        files=loop.TrainingFiles(checkpoint, metrics, resume), progress=progress,
     )  # fmt: skip
 
 

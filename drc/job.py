@@ -17,7 +17,7 @@ from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_rati
 from drc.settings.runs import SearchSettings
 from drc.settings.training import RecoverySettings
 from drc.store.plan import Plan
-from drc.training.loop import finetune
+from drc.training.loop import run_training
 
 Outcome = TypeVar("Outcome")
 
@@ -120,10 +120,10 @@ class Job:
         return Compressed(plan, second.pruned, second.recovered)
 
     def _recover(self, pruned: nn.Module, steps: int) -> nn.Module:
-        return finetune(
-            pruned, self.loader, teacher=self.teacher, dual=self.dual,
-            settings=self.recovery.model_copy(update={"steps": steps}), device=self.device,
-            seed=self.seed, progress=self.progress,
+        return run_training(
+            pruned, self.loader, self.recovery.model_copy(update={"steps": steps}),
+            teacher=self.teacher, dual=self.dual, device=self.device, seed=self.seed,
+            progress=self.progress,
         )  # fmt: skip
 
     def _timed(self, name: str, work: Callable[[], Outcome]) -> Outcome:

@@ -20,7 +20,7 @@ from drc.pipeline import validated
 from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
 from drc.training import loop
 from drc.training.feed import LoaderSource
-from drc.training.validation import Measure
+from drc.training.run import Measure
 
 Chosen = TypeVar("Chosen", TrainSettings, AdaptSettings)
 Validation = str | Path | list[ImagePair] | Measure
@@ -68,10 +68,10 @@ def train(
     model, settings = plain_network(model), _with_steps(settings or TrainSettings(), steps)
     if teacher is not None:
         require_weight(settings)
-    return loop.finetune(
-        model, loader, teacher=teacher, dual=dual or new_dual(model, settings, seed),
-        settings=settings, device=device, seed=seed, checkpoint=checkpoint, resume=resume,
-        metrics=metrics, progress=progress, validate=measure(validate, device), title="train",
+    return loop.run_training(
+        model, loader, settings, teacher=teacher, dual=dual or new_dual(model, settings, seed),
+        validate=measure(validate, device), device=device, seed=seed,
+        files=loop.TrainingFiles(checkpoint, metrics, resume), progress=progress, title="train",
     )  # fmt: skip
 
 
@@ -120,10 +120,10 @@ def adapt(
         raise UsageError("dual_weight is 0, and the dual loss is all that unpaired images have")
     if settings.features or settings.distill:
         raise UsageError("an adaptation has no teacher; leave distill and features at 0")
-    return loop.finetune(
-        model, loader, dual=dual or new_dual(model, settings, seed), settings=settings,
-        device=device, seed=seed, checkpoint=checkpoint, resume=resume, metrics=metrics,
-        progress=progress, unpaired=unpaired, validate=measure(validate, device), title="adapt",
+    return loop.run_training(
+        model, loader, settings, dual=dual or new_dual(model, settings, seed), unpaired=unpaired,
+        validate=measure(validate, device), device=device, seed=seed,
+        files=loop.TrainingFiles(checkpoint, metrics, resume), progress=progress, title="adapt",
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from drc.store.networks import save, save_dual
 from drc.store.run_folder import RunFolder
 from drc.training.distill import teacher_factor
 from drc.training.metrics import require_tracker
-from drc.training.validation import Measure
+from drc.training.run import Measure
 from drc.training_api import new_dual, require_weight, train
 
 _MUCH_WAITING = 0.1  # of the training time

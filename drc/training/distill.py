@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drc.core.errors import ModelError, UsageError
+from drc.networks.copying import float_copy_of
 from drc.networks.traits import Traits, final_output, get_traits
 from drc.settings.training import RecoverySettings
 from drc.training.losses import Outputs, full_precision
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def private_copy(
-    module: Network,
-    device: torch.device | None = None,
-    memory_format: torch.memory_format = torch.preserve_format,
-) -> Network:
-    """A float32 copy of a network that can be trained without touching the original."""
-    copy = deepcopy(module).float().to(device)
-    return copy.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 class Teacher:
@@ -45,7 +31,7 @@ class Teacher:
         memory_format: torch.memory_format = torch.preserve_format,
         factor: float = 1.0,
     ) -> None:
-        self.network = private_copy(network, device, memory_format).eval().requires_grad_(False)
+        self.network = float_copy_of(network, device, memory_format).eval().requires_grad_(False)
         self.factor = factor
 
     @torch.no_grad()
@@ -111,6 +97,3 @@ def _same_levels(ours: Outputs, wanted: Outputs) -> bool:
     if isinstance(ours, Tensor) or isinstance(wanted, Tensor):
         return False
     return [x.shape for x in ours] == [y.shape for y in wanted]
-
-
-__all__ = ["Teacher", "in_words", "output_loss", "private_copy", "teacher_factor"]

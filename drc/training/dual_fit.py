@@ -144,6 +144,3 @@ def _convolutions(dual: DualModel) -> list[tuple[nn.Conv2d, nn.Conv2d]]:
     """The strided and the plain conv of each step."""
     found = [module for module in dual.modules() if isinstance(module, nn.Conv2d)]
     return list(zip(found[::2], found[1::2], strict=True))
-
-
-__all__ = ["fit_dual"]

@@ -160,6 +160,3 @@ def _place(student: nn.Module, name: str, ours: torch.Size, theirs: torch.Size) 
 def _read(model: nn.Module, name: str) -> int:
     layer = model.get_submodule(name)
     return int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)  # type: ignore[arg-type]
-
-
-__all__ = ["PLACES", "FeatureDistillation", "Place", "compare", "find_places", "recorded"]

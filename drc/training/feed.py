@@ -86,7 +86,7 @@ class Feed:
         """Where the run is in its data; tensors and plain types."""
         reader = self._reader
         return {
-            "start": self._start.to_plain(),
+            "start": vars(self._start),
             "generators": self._generator_states,
             "taken": self._taken,
             "data_range": reader.data_range if reader else self._data_range,
@@ -99,7 +99,7 @@ class Feed:
             DataError: the loader ends before the batches that were already used.
         """
         self._data_range = state["data_range"]
-        self._stream.state = RandomState.from_plain(state["start"])
+        self._stream.state = RandomState(**state["start"])
         taken = int(state["taken"])
         if self._by_step or not taken:
             return
@@ -132,6 +132,3 @@ def _generators(loader: Any) -> list[torch.Generator]:
     owners = (loader, getattr(loader, "sampler", None))
     found = (getattr(owner, "generator", None) for owner in owners)
     return [generator for generator in found if isinstance(generator, torch.Generator)]
-
-
-__all__ = ["Batch", "Feed", "LoaderSource"]

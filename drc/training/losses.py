@@ -97,15 +97,3 @@ def dual_regression_loss(
     if dual is not None and weight:
         loss = loss + weight * dual_loss(dual, outputs, lr, targets)
     return loss
-
-
-__all__ = [
-    "DUAL_WEIGHT",
-    "chain_loss",
-    "dual_loss",
-    "dual_regression_loss",
-    "first_of",
-    "full_precision",
-    "primal_loss",
-    "pyramid_targets",
-]

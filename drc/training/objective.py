@@ -128,6 +128,3 @@ def _kernel_term(estimate: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
     """The loss of a kernel `(N, 1, k, k)`: that which makes `lr` of plain bicubic images."""
     clean = downscale(hr, hr.shape[-1] // lr.shape[-1], rounded=False)
     return kernel_loss(estimate, kernel_target(clean, lr, estimate.shape[-1]))
-
-
-__all__ = ["TERMS", "Objective"]

@@ -94,6 +94,3 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(
         error
     )
-
-
-__all__ = ["fewest_pieces", "in_pieces", "is_out_of_memory"]
