@@ -13,7 +13,7 @@ from torch import nn
 from drc.core.errors import UsageError, WeightsError
 from drc.core.runtime import Progress
 from drc.networks import registry
-from drc.networks.download import DownloadError, fetch
+from drc.networks.download import DownloadError, fetch, require_checksum
 from drc.networks.dual import PREFIX, AnyDual
 from drc.networks.dual_weights import dual_in, load_dual
 from drc.networks.reader import (
@@ -149,6 +149,7 @@ def _published(source: WeightsFile, network: str, progress: Progress | None) -> 
     path = Path(torch.hub.get_dir()) / "checkpoints" / source.filename
     if path.is_file():
         try:
+            require_checksum(path, source.sha256)
             read_file(path)
         except WeightsError as error:
             raise WeightsError(f"{error}; delete it, and drc fetches it again") from error
