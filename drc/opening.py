@@ -9,7 +9,7 @@ from torch import nn
 from drc.core.errors import UsageError, WeightsError
 from drc.core.runtime import Progress
 from drc.networks import factory, spandrel_networks
-from drc.networks.reader import read_checkpoint, shapes
+from drc.networks.checkpoints import read_checkpoint, shapes
 from drc.networks.registry import get_preset
 from drc.networks.traits import get_traits, set_traits
 from drc.networks.weights import create_model, load_weights, locate, registered_owner

@@ -29,8 +29,7 @@ from drc.data.inventory import Source
 from drc.data.unpaired import find_images, open_images, unpaired_loader
 from drc.evaluation.benchmark import evaluate
 from drc.networks.copying import copy_of
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import AnyDual, load_dual
 from drc.settings.runs import AdaptRun
 from drc.store.networks import save_dual
 from drc.store.run_folder import RunFolder

@@ -9,8 +9,7 @@ from drc.cli.duals import find_dual, fitted_dual
 from drc.cli.session import Session
 from drc.core.distributed import on_first, own_device
 from drc.data.crops import crop_loader
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import AnyDual, load_dual
 from drc.pipeline import calibrate
 from drc.selection.criteria.base import Calibration
 from drc.store.networks import save_dual

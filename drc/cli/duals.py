@@ -7,8 +7,7 @@ from typing import Any
 
 from drc.cli.base_session import BaseSession
 from drc.data.batches import BatchReader
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import dual_with, load_dual
+from drc.networks.dual import AnyDual, dual_with, load_dual
 from drc.networks.registry import get_preset
 from drc.networks.traits import Traits
 from drc.networks.weights import locate_dual

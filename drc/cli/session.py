@@ -23,8 +23,7 @@ from drc.data.folders import ImagePair, find_pairs
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
-from drc.networks.dual import DualModel
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import DualModel, load_dual
 from drc.opening import open_saved, open_teacher
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
 from drc.selection.criteria.base import Calibration, get_criterion

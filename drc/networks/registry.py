@@ -150,8 +150,8 @@ def _costs() -> dict[str, dict[str, int]]:
 
 @cache
 def _published(family: str) -> dict[str, list[int]]:
-    folder = resources.files("drc.networks.zoo").joinpath("widths")
-    text = folder.joinpath(f"{family}.yaml").read_text("utf-8")
+    """The compressed widths of an architecture, by key."""
+    text = resources.files("drc.networks.zoo").joinpath(f"{family}.yaml").read_text("utf-8")
     return yaml.safe_load(text)
 
 
@@ -162,7 +162,7 @@ def published_widths(key: str) -> list[int]:
 
 @cache
 def _import_networks() -> None:
-    """Import every module beside this one, so that each registers its presets."""
+    """Import every architecture, so that each registers its presets."""
     package = importlib.import_module("drc.networks.zoo")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"drc.networks.zoo.{module.name}")

@@ -13,16 +13,15 @@ from torch import nn
 from drc.core.errors import UsageError, WeightsError
 from drc.core.runtime import Progress
 from drc.networks import registry
-from drc.networks.download import DownloadError, fetch, require_checksum
-from drc.networks.dual import PREFIX, AnyDual
-from drc.networks.dual_weights import dual_in, load_dual
-from drc.networks.reader import (
+from drc.networks.checkpoints import (
     Shapes,
     differences,
     read_checkpoint,
     read_file,
     shapes,
 )
+from drc.networks.download import DownloadError, fetch, require_checksum
+from drc.networks.dual import PREFIX, AnyDual, dual_in, load_dual
 from drc.networks.registry import Preset, WeightsFile
 from drc.networks.traits import get_traits
 

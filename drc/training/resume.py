@@ -16,7 +16,7 @@ from drc.networks.blind import KernelEstimator
 from drc.settings.training import RecoverySettings
 from drc.store.plan import fingerprint
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 1
 _FORMAT = "drc-training"
 
 # Settings that change what is written, but not what is computed.

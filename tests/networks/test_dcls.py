@@ -22,8 +22,7 @@ from drc.graph.verify.check import compare
 from drc.networks.dual import ChainDual
 from drc.networks.registry import build, get_preset, schema
 from drc.networks.traits import get_traits
-from drc.networks.zoo.dcls import DCLS
-from drc.networks.zoo.dcls_kernel import FILTERS, chain_kernel, deconvolve
+from drc.networks.zoo.dcls import DCLS, FILTERS, chain_kernel, deconvolve
 
 PARAMETERS = {("dcls", 4): 19_054_027, ("dcls_drc", 4): 14_166_343}
 SPECS = [("dcls_x4", "dcls"), ("dcls_drc_x4", "dcls_drc")]

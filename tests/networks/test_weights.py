@@ -20,8 +20,7 @@ from torch import Tensor, nn
 import drc
 from drc.core.errors import UsageError, WeightsError
 from drc.networks import registry
-from drc.networks.dual import ChainDual, DualModel
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import ChainDual, DualModel, load_dual
 from drc.networks.registry import Preset, get_preset, register, schema
 from drc.networks.weights import load_weights, locate, locate_dual, read_checkpoint
 from drc.opening import open_network

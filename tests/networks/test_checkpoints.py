@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from drc.networks.reader import read_file
+from drc.networks.checkpoints import read_file
 
 
 @pytest.fixture
