@@ -127,6 +127,3 @@ def _registered(
     if scale is None:
         scale = DEFAULT_SCALE if DEFAULT_SCALE in preset.arguments else min(preset.arguments)
     return create_model(name, scale, locate(preset, scale, weights, progress))
-
-
-__all__ = ["open_network", "open_saved", "open_teacher"]

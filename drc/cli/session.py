@@ -33,7 +33,7 @@ from drc.settings.training import RecoverySettings
 from drc.store.plan import Plan
 from drc.store.run_folder import RunFolder
 from drc.training.distill import teacher_factor
-from drc.training.feature_distill import find_places
+from drc.training.feature_distill import compared_layers
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Session(BaseSession):
         teacher = open_teacher(name, self.scale, self.display)
         teacher_factor(self.traits, teacher)
         if self.settings.recovery.features:
-            find_places(self.network, teacher)
+            compared_layers(self.network, teacher)
         return teacher
 
     def saved(self, path: Path) -> nn.Module:

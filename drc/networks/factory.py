@@ -153,6 +153,3 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         line = ""  # its own text says where
     return f"{type(error).__name__}: {text}{line}"
-
-
-__all__ = ["FORM", "is_factory", "make"]

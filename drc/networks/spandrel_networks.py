@@ -232,6 +232,3 @@ def _extended(image: Tensor, bottom: int, right: int) -> Tensor:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
-
-
-__all__ = ["EXTRA", "build", "open_checkpoint", "require", "why_not_plain"]

@@ -118,7 +118,7 @@ def locate(
         WeightsError: no such file, nothing published, or the download failed; the message says
             which file to fetch from where, and how to pass it.
     """
-    preset.arguments_for(scale)
+    preset.require_scale(scale)
     if spec == "none":
         return None
     if spec is not None and spec != "default":
@@ -244,13 +244,3 @@ def _registered() -> Iterator[tuple[str, int]]:
 
 def _packaged(filename: str) -> Path:
     return Path(str(resources.files("drc.networks"))) / "pretrained" / filename
-
-
-__all__ = [
-    "create_model",
-    "load_weights",
-    "locate",
-    "locate_dual",
-    "read_checkpoint",
-    "registered_owner",
-]

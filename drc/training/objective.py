@@ -21,7 +21,7 @@ from drc.training.losses import (
     dual_loss,
     first_of,
     full_precision,
-    primal_loss,
+    level_loss,
     pyramid_targets,
 )
 
@@ -91,12 +91,10 @@ class Objective:
                 wanted = self.teacher(lr)
         every, count = outputs, len(lr)
         if unpaired is not None:
-            outputs, estimate = (
-                first_of(outputs, count),
-                None if estimate is None else estimate[:count],
-            )
+            outputs = first_of(outputs, count)
+            estimate = None if estimate is None else estimate[:count]
         targets = pyramid_targets(outputs, lr, hr, self.value_range)
-        primal = primal_loss(outputs, targets)
+        primal = level_loss(outputs, targets)
         distill = none if wanted is None else output_loss(outputs, wanted)
         dual = none
         if self.dual and unpaired is None:

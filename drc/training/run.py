@@ -23,7 +23,7 @@ from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, teacher_factor
-from drc.training.feature_distill import compare
+from drc.training.feature_distill import FeatureDistillation
 from drc.training.feed import Batch, Feed, LoaderSource
 from drc.training.metrics import Meter
 from drc.training.objective import TERMS, Objective
@@ -82,17 +82,15 @@ class Run:
         self.best_value = -math.inf
         self.best: dict[str, Tensor] | None = None
         self.dual = self._own_dual(setup.dual, traits.scale)
-        teacher = None
+        teacher = features = None
         if setup.teacher is not None:
             factor = teacher_factor(traits, setup.teacher)
             teacher = Teacher(setup.teacher, device, self.format, factor)
+        if settings.features:
+            features = FeatureDistillation(self.student, teacher.network if teacher else None)
+        estimates = isinstance(setup.model, KernelEstimator)
         self.objective = Objective(
-            settings,
-            traits.value_range,
-            teacher,
-            self.dual,
-            isinstance(setup.model, KernelEstimator),
-            compare(self.student, teacher) if settings.features else None,
+            settings, traits.value_range, teacher, self.dual, estimates, features
         )
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         if not self.parameters:

@@ -69,7 +69,7 @@ def test_names_and_shapes_are_the_official_ones_in_order(
 
 def test_published_widths_are_the_reference_list(shared: Path) -> None:
     lists = json.loads((shared / "spec" / "widths.json").read_text("utf-8"))
-    assert get_preset("dcls_drc").arguments_for(4)["widths"] == lists["dcls_drc_x4"]
+    assert get_preset("dcls_drc").arguments[4]["widths"] == lists["dcls_drc_x4"]
 
 
 @pytest.mark.parametrize(("name", "scale"), PARAMETERS)
@@ -82,7 +82,7 @@ def test_parameter_counts_are_the_published_ones(name: str, scale: int) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), PRESETS)
 def test_presets_estimate_kernels_of_their_size(name: str, scale: int) -> None:
-    size = get_preset(name).arguments_for(scale)["kernel_size"]
+    size = get_preset(name).arguments[scale]["kernel_size"]
     model = tiny(scale, kernel_size=size)
     with torch.no_grad():
         sr, kernel = model.restore(torch.rand(2, 3, 9, 11))

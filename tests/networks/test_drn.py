@@ -73,7 +73,7 @@ def test_published_widths_are_the_reference_lists(shared: Path) -> None:
         for scale in (4, 8):
             name = f"drn_s{percent}"
             expected = lists[f"{name}_x{scale}"]
-            assert get_preset(name).arguments_for(scale)["widths"] == expected
+            assert get_preset(name).arguments[scale]["widths"] == expected
 
 
 @pytest.mark.parametrize(("name", "scale"), PARAMETERS)
@@ -86,7 +86,7 @@ def test_parameter_counts_are_the_published_ones(name: str, scale: int) -> None:
 
 
 def test_a_widths_list_builds_the_compressed_form() -> None:
-    widths = get_preset("drn_s30").arguments_for(4)["widths"]
+    widths = get_preset("drn_s30").arguments[4]["widths"]
     assert schema("drn_s", 4, widths) == schema("drn_s30", 4)
     model = drc.create_model("drn_tiny", widths=[4] * 20)
     assert get_traits(model).widths == (4,) * 20

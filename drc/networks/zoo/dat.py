@@ -29,12 +29,7 @@ Masks = tuple[Tensor, Tensor]
 
 
 class PositionBias(nn.Module):
-    """A small network from an offset between tokens to a bias for every head.
-
-    Args:
-        channels: of the attention it is for.
-        heads: of that attention.
-    """
+    """A small network from an offset between tokens to a bias for every head."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -55,13 +50,9 @@ class PositionBias(nn.Module):
 
 
 class WindowBranch(nn.Module):
-    """Attention in windows of one shape, for half of the channels.
+    """Attention in windows of one shape, for half of the channels; `heads` are those of that half.
 
-    Args:
-        channels: of that half.
-        heads: its heads.
-        window: height and width of the windows.
-        shifted: attend in windows moved by half a window.
+    Where it is `shifted` the windows are moved by half a window.
     """
 
     rpe_biases: Tensor
@@ -94,9 +85,7 @@ class WindowBranch(nn.Module):
 class Attention(nn.Module):
     """What both kinds of attention have in common: a convolution beside it, and their interaction.
 
-    Args:
-        channels: of the tokens.
-        branches: attentions for parts of the channels.
+    `branches` are attentions for parts of the channels.
     """
 
     def __init__(self, channels: int, branches: Sequence[WindowBranch] = ()) -> None:
@@ -118,11 +107,8 @@ class Attention(nn.Module):
     def joined(self, attended: Tensor, conv: Tensor, attention_leads: bool) -> Tensor:
         """Let each of two images `(N, C, H, W)` gate the other, add them and project the tokens.
 
-        Args:
-            attended: what the attention gives.
-            conv: what the convolution gives.
-            attention_leads: the channels are gated by the attention and the pixels by the
-                convolution, not the other way round.
+        Where the attention leads, it gates the channels and the convolution the pixels; else the
+        other way round.
         """
         leading, other = (attended, conv) if attention_leads else (conv, attended)
         channels = self.channel_interaction(leading).sigmoid()
@@ -143,12 +129,7 @@ def _squeeze(channels: int, width: int, outputs: int) -> list[nn.Module]:
 class SpatialAttention(Attention):
     """Attention in wide windows for half of the channels and in tall ones for the others.
 
-    Args:
-        channels: of the tokens.
-        heads: of both halves together.
-        split: height and width of the wide windows; the tall ones have them exchanged.
-        shifted: attend in windows moved by half a window.
-        img_size: side of the image for which masks are stored.
+    `heads` are those of both halves, `split` is the height and width of the wide windows.
     """
 
     attn_mask_0: Tensor | None
@@ -178,12 +159,7 @@ class SpatialAttention(Attention):
 
 
 class ChannelAttention(Attention):
-    """Attention between the channels of a head, over all pixels.
-
-    Args:
-        channels: of the tokens.
-        heads: number of heads.
-    """
+    """Attention between the channels of a head, over all pixels."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels)
@@ -339,18 +315,13 @@ def _is_shifted(group: int, block: int) -> bool:
     return block % 4 == (0 if group % 2 else 2)
 
 
-def _register_presets() -> None:
-    # The authors publish the weights for x2, x3 and x4 on Google Drive, which gives no plain URL.
-    arguments = {"depth": [6] * 6, "embed_dim": 180}
-    register(
-        Preset(
-            name="dat",
-            build=DAT,
-            arguments=dict.fromkeys((2, 3, 4), arguments),
-            value_range=1.0,
-            dual=ChainDual,
-        )
+# The authors publish the weights for x2, x3 and x4 on Google Drive, which gives no plain URL.
+register(
+    Preset(
+        name="dat",
+        build=DAT,
+        arguments={scale: {"depth": [6] * 6, "embed_dim": 180} for scale in (2, 3, 4)},
+        value_range=1.0,
+        dual=ChainDual,
     )
-
-
-_register_presets()
+)

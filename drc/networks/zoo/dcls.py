@@ -43,17 +43,9 @@ class LeakyBlock(nn.Module):
 class Estimator(nn.Module):
     """LR image `(N, 3, H, W)` of at least 5x5 pixels -> blur kernel `(N, 1, k, k)` of sum 1.
 
-    A small network draws a latent from the whole image; from that, one linear layer per filter
-    makes a chain of convolutions, whose answer to a single white pixel is the kernel.
-
-    Args:
-        channels: of the small network.
-        kernel_size: k, one of `FILTERS`.
-        widths: inner width of each residual block.
-        latent: size of the latent.
-
-    Raises:
-        UsageError: a kernel size without a chain of filters.
+    A small network of residual blocks, whose inner widths are `widths`, draws a latent from the
+    whole image; from that, one linear layer per filter makes a chain of convolutions, whose answer
+    to a single white pixel is the kernel.
     """
 
     def __init__(self, channels: int, kernel_size: int, widths: Sequence[int], latent: int) -> None:
@@ -242,11 +234,8 @@ class DualPathGroup(nn.Module):
 class Restorer(nn.Module):
     """LR image `(N, 3, H, W)` and its blur kernel `(N, 1, k, k)` -> SR image in 0..1.
 
-    Args:
-        channels: of the wide path; the narrow one has a quarter.
-        scale: 2, 3, 4 or 8.
-        first: inner widths of the residual blocks at the start.
-        groups: inner widths of each group's blocks.
+    `channels` are those of the wide path, of which the narrow one has a quarter; `first` and
+    `groups` are the inner widths of the residual blocks at the start and of each group's blocks.
     """
 
     def __init__(
@@ -354,11 +343,8 @@ def _register_presets() -> None:
     anisotropic: dict[int, dict[str, Any]] = {2: {"kernel_size": 11}, 4: {"kernel_size": 31}}
     isotropic: dict[int, dict[str, Any]] = {scale: {"kernel_size": 21} for scale in (2, 3, 4)}
     compressed = {4: {**anisotropic[4], "widths": published_widths("dcls_drc_x4")}}
-    for name, arguments in (
-        ("dcls", anisotropic),
-        ("dcls_iso", isotropic),
-        ("dcls_drc", compressed),
-    ):
+    presets = {"dcls": anisotropic, "dcls_iso": isotropic, "dcls_drc": compressed}
+    for name, arguments in presets.items():
         register(Preset(name, DCLS, arguments, value_range=1.0, dual=ChainDual))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -105,7 +107,7 @@ def check_windows(img_size: int, window: Size) -> None:
         )
 
 
-class TransformerSR(nn.Module):
+class TransformerSR(nn.Module, ABC):
     """An SR network whose body is a transformer, around which a convolution makes a skip.
 
     Input: `(N, 3, H, W)`, values 0..1. Output: `(N, 3, H * scale, W * scale)`. A constructor adds
@@ -165,9 +167,9 @@ class TransformerSR(nn.Module):
         """The image as the body takes it, larger at the bottom and on the right."""
         return x
 
+    @abstractmethod
     def body(self, x: Tensor) -> Tensor:
         """Run the transformer on `(N, H, W, channels)`; same shape out."""
-        raise NotImplementedError
 
 
 def _initialise(part: nn.Module) -> None:
