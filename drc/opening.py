@@ -36,7 +36,7 @@ def open_network(
         weights: a checkpoint file; `none` for initial weights; None or `default` for the
             published ones, or for what the factory made.
         scale: HR side over LR side; None for that of the network (4 where a name has several).
-        progress: told of a download's bytes.
+        progress: called as a download goes on, with its bytes.
 
     Raises:
         UsageError: neither names a network, the user's code fails, or `scale` is not the network's.
@@ -80,7 +80,7 @@ def open_teacher(name: str, scale: int, progress: Progress | None = None) -> nn.
         name: a registered network, which gets its published weights; a checkpoint file; or code
             of the user's.
         scale: HR side over LR side, for a name that has several.
-        progress: told of a download's bytes.
+        progress: called as a download goes on, with its bytes.
     """
     if factory.is_factory(name):
         return open_network(name)

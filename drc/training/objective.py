@@ -52,8 +52,6 @@ class Objective:
     features: FeatureDistillation | None = None
 
     def __post_init__(self) -> None:
-        if not self.settings.features:
-            self.features = None
         if not (self.settings.distill or self.features):
             self.teacher = None
         if not self.settings.dual_weight:

@@ -74,8 +74,8 @@ def shift_mask(
 
 def _regions(length: int, window: int, device: torch.device | None) -> Tensor:
     """0 outside the last window of a shifted axis, 1 and 2 in its halves, `(length,)`."""
-    place = torch.arange(length, device=device)
-    return (place >= length - window).long() + (place >= length - window // 2).long()
+    index = torch.arange(length, device=device)
+    return (index >= length - window).long() + (index >= length - window // 2).long()
 
 
 def relative_index(window: Size) -> Tensor:
@@ -94,8 +94,8 @@ def offsets(window: Size) -> Tensor:
 
 def _positions(size: Size) -> tuple[Tensor, Tensor]:
     """Row and column of every pixel, row by row."""
-    place = torch.arange(size[0] * size[1])
-    return place // size[1], place % size[1]
+    index = torch.arange(size[0] * size[1])
+    return index // size[1], index % size[1]
 
 
 def check_windows(img_size: int, window: Size) -> None:
