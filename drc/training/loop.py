@@ -176,7 +176,11 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
                 record = {**means, "lr": rate, "seconds": round(run.meter.seconds, 3)}
             validate = run.setup.validate
             if validate is not None and _due(run, settings.validate_every):
-                record.update(_measured(run, validate))
+                try:
+                    record.update(run.measure(validate))
+                except DrcError:  # of the images; the steps up to here are good
+                    run.save()
+                    raise
                 run.shown["validation"] = record["validation"]
             if record:
                 metrics.append({"step": run.done, **record})
@@ -188,14 +192,6 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
                 raise KeyboardInterrupt
     run.require_finite()
     run.accelerator.wait_for_everyone()
-
-
-def _measured(run: Run, validate: Measure) -> dict[str, float]:
-    try:
-        return run.measure(validate)
-    except DrcError:  # of the images; the steps up to here are good
-        run.save()
-        raise
 
 
 def _read(run: Run, interruption: Interruption) -> Batch:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from drc.core.errors import ModelError, TrainingError, UsageError
 from drc.core.joining import share_of
 from drc.core.randomness import RandomState
-from drc.data.batches import LrReader
+from drc.data.batches import BatchReader, LrReader
 from drc.networks.blind import KernelEstimator, WithKernel
 from drc.networks.copying import copy_of, float_copy_of
 from drc.networks.dual import AnyDual
@@ -102,12 +103,15 @@ class Run:
             self.parameters, settings.lr, (0.9, settings.beta2), foreach=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
-        options = traits.scale, traits.value_range, device
-        self.feeds = [Feed(setup.loader, *options, setup.seed, traits.channels)]
+        images: dict[str, Any] = {
+            "scale": traits.scale,
+            "value_range": traits.value_range,
+            "channels": traits.channels,
+            "device": device,
+        }
+        self.feeds = [Feed(setup.loader, setup.seed, partial(BatchReader, **images))]
         if setup.unpaired is not None:
-            self.feeds.append(
-                Feed(setup.unpaired, *options, setup.seed + 1, traits.channels, LrReader)
-            )
+            self.feeds.append(Feed(setup.unpaired, setup.seed + 1, partial(LrReader, **images)))
         self.meter = Meter()
         self.shown: dict[str, float] = {}
         self._ahead: Batch | None = None

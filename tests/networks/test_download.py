@@ -280,7 +280,9 @@ def test_an_interrupted_download_is_never_taken_for_the_file(
 ) -> None:
     target = tmp_path / "cache" / "w.pth"
     program = (
-        "import sys; from pathlib import Path; from drc.networks.download import fetch; "
+        # A shell that starts the tests in the background makes their children ignore Ctrl-C.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from pathlib import Path; from drc.networks.download import fetch; "
         "fetch(sys.argv[1], Path(sys.argv[2]))"
     )
     process = subprocess.Popen(
