@@ -177,28 +177,21 @@ def _inside(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _dual_of(state: Mapping[str, Tensor], path: Path | str, scale: int, channels: int) -> AnyDual:
-    dual = _empty_dual(state, scale, channels)
-    if dual is None:
+    """A dual model with these weights, of the kind and width that their names and shapes show."""
+    kinds: dict[str, type[DualModel] | type[ChainDual]] = {
+        "steps.0.dual_module.0.0.weight": DualModel,
+        "dual_module.0.0.weight": ChainDual,
+    }
+    name = next((name for name in kinds if name in state and state[name].ndim == 4), None)
+    if name is None:
         raise WeightsError(f"{path} holds no dual model; its names begin {list(state)[:1]}")
+    dual = kinds[name](scale, width=state[name].shape[0], channels=channels)
     expected, found = shapes(dual), shapes(state)
     if found != expected:
         images = f"x{scale}" if channels == 3 else f"x{scale} and {channels}-channel images"
         raise WeightsError(f"{path} is no dual model for {images}: {differences(expected, found)}")
     dual.load_state_dict(state)
     return dual.eval()
-
-
-def _empty_dual(state: Mapping[str, Tensor], scale: int, channels: int) -> AnyDual | None:
-    """A dual model of the kind and width that these names and shapes tell."""
-    kinds: dict[str, type[DualModel] | type[ChainDual]] = {
-        "steps.0.dual_module.0.0.weight": DualModel,
-        "dual_module.0.0.weight": ChainDual,
-    }
-    for name, kind in kinds.items():
-        first = state.get(name)
-        if first is not None and first.ndim == 4:
-            return kind(scale, width=first.shape[0], channels=channels)
-    return None
 
 
 def _strides(scale: int) -> list[int]:
