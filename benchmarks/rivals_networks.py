@@ -14,8 +14,7 @@ from zoo.published import import_torchvision_without_its_kernels
 
 import drc
 from drc.data.batches import BatchReader
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import dual_in
+from drc.networks.dual import AnyDual, dual_in
 from drc.networks.traits import get_traits
 from drc.opening import open_network
 from drc.settings.runs import SearchSettings

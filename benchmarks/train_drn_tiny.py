@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.training.losses import dual_loss, primal_loss
+from drc.training.losses import dual_loss, level_loss
 
 SCALE, PATCH, HELD_OUT = 4, 32, 20
 
@@ -102,7 +102,7 @@ def main() -> None:
         lr, _, _ = targets = sample(training, args.batch, rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=step < 0.8 * args.steps):
             outputs = [x.float() for x in model(lr)]
-            loss = primal_loss(outputs, targets)
+            loss = level_loss(outputs, targets)
             loss = loss + 0.1 * dual_loss(dual, outputs, lr, targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

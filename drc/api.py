@@ -31,7 +31,7 @@ from drc.store.plan import Plan
 from drc.training.distill import require_weight, teacher_factor
 from drc.training.feed import LoaderSource
 from drc.training.loop import TrainingFiles, run_training
-from drc.training.validation import Measure
+from drc.training.run import Measure
 
 Loader = Iterable[Any]
 Device = str | torch.device
@@ -183,7 +183,7 @@ def finetune(
     model, settings = plain_network(model), settings or RecoverySettings()
     return run_training(
         model, loader, settings, teacher=_teacher(model, teacher, settings), dual=dual,
-        device=device, seed=seed, files=files, progress=progress,
+        device=device, seed=seed, files=files or TrainingFiles(), progress=progress,
     )  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def train(
         require_weight(settings)
     return run_training(
         model, loader, settings, teacher=teacher, dual=dual or new_dual(model, settings, seed),
-        validate=_measure(validate, device), device=device, seed=seed, files=files,
+        validate=_measure(validate, device), device=device, seed=seed, files=files or TrainingFiles(),
         progress=progress, title="train",
     )  # fmt: skip
 
@@ -321,7 +321,7 @@ def adapt(
         raise UsageError("an adaptation has no teacher; leave distill and features at 0")
     return run_training(
         model, loader, settings, dual=dual or new_dual(model, settings, seed), unpaired=unpaired,
-        validate=_measure(validate, device), device=device, seed=seed, files=files,
+        validate=_measure(validate, device), device=device, seed=seed, files=files or TrainingFiles(),
         progress=progress, title="adapt",
     )  # fmt: skip
 

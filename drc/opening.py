@@ -10,9 +10,8 @@ from drc.core.errors import UsageError, WeightsError
 from drc.core.randomness import isolated
 from drc.core.runtime import Progress
 from drc.networks import factory, spandrel_networks
-from drc.networks.dual import AnyDual, DualModel
-from drc.networks.dual_weights import dual_with, load_dual
-from drc.networks.reader import read_checkpoint, shapes
+from drc.networks.checkpoints import read_checkpoint, shapes
+from drc.networks.dual import AnyDual, DualModel, dual_with, load_dual
 from drc.networks.registry import get_preset
 from drc.networks.traits import Traits, get_traits, set_traits
 from drc.networks.weights import create_model, load_weights, locate, locate_dual, registered_owner
@@ -40,7 +39,7 @@ def open_network(
         weights: a checkpoint file; `none` for initial weights; None or `default` for the
             published ones, or for what the factory made.
         scale: HR side over LR side; None for that of the network (4 where a name has several).
-        progress: told of a download's bytes.
+        progress: called as a download goes on, with its bytes.
 
     Raises:
         UsageError: neither names a network, the user's code fails, or `scale` is not the network's.
@@ -84,7 +83,7 @@ def open_teacher(name: str, scale: int, progress: Progress | None = None) -> nn.
         name: a registered network, which gets its published weights; a checkpoint file; or code
             of the user's.
         scale: HR side over LR side, for a name that has several.
-        progress: told of a download's bytes.
+        progress: called as a download goes on, with its bytes.
     """
     if factory.is_factory(name):
         return open_network(name)

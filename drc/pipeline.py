@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from drc.core.runtime import Progress, resolve_device, seed_everything
 from drc.data.batches import BatchReader
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
-from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
+from drc.graph.surgery import KeepSets, cut, kept_indices, removed
 from drc.graph.trace import trace
 from drc.graph.verify.check import check
+from drc.networks.copying import copy_of
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.selection.criteria.base import Calibration, helper, keep_best, score
@@ -56,7 +56,7 @@ def calibrate(
         model=twin,
         graph=trace(twin, example_input(twin, traits.channels)),
         batches=reader,
-        dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
+        dual=copy_of(dual).to(where).eval() if dual is not None else None,
         patches=settings.patches,
         dual_weight=settings.dual_weight,
         seed=seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +28,8 @@ from drc.data.folders import ImagePair, find_pairs
 from drc.data.inventory import Source
 from drc.data.unpaired import find_images, open_images, unpaired_loader
 from drc.evaluation.benchmark import evaluate
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import load_dual
+from drc.networks.copying import copy_of
+from drc.networks.dual import AnyDual, load_dual
 from drc.opening import find_dual
 from drc.settings.runs import AdaptRun
 from drc.store.networks import save_dual
@@ -201,7 +200,7 @@ def look(session: AdaptSession, network: nn.Module) -> dict[str, float]:
     )  # fmt: skip
     place = resolve_device(settings.device)
     reader = LrReader(crops, traits.scale, traits.value_range, place, channels=traits.channels)
-    model, dual = deepcopy(network).to(place), deepcopy(session.dual).to(place)  # type: ignore[union-attr]
+    model, dual = copy_of(network).to(place), copy_of(session.dual).to(place)  # type: ignore[type-var,union-attr]
     with torch.no_grad(), eval_mode(model):
         losses = [float(chain_loss(dual, model(lr), lr)) for (lr,) in reader]
     found = {"dual_loss": round(fmean(losses) * 255 / traits.value_range, 4)}

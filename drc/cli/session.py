@@ -21,8 +21,7 @@ from drc.data.sources import ImageCrops
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
-from drc.networks.dual import AnyDual, DualModel
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import AnyDual, DualModel, load_dual
 from drc.networks.registry import get_preset
 from drc.networks.traits import Traits, get_traits
 from drc.opening import find_dual, open_network, open_saved, open_teacher
@@ -31,7 +30,7 @@ from drc.settings.runs import RunSettings, TrainRun
 from drc.store.run_folder import RunFolder
 from drc.store.state import FolderStore
 from drc.training.distill import teacher_factor
-from drc.training.feature_distill import find_places
+from drc.training.feature_distill import compared_layers
 
 
 @dataclass
@@ -161,7 +160,7 @@ class Session(BaseSession):
         teacher = open_teacher(name, self.scale, self.display)
         teacher_factor(self.traits, teacher)
         if self.settings.recovery.features:
-            find_places(self.network, teacher)
+            compared_layers(self.network, teacher)
         return teacher
 
     @cached_property

@@ -29,7 +29,7 @@ from drc.store.run_folder import RunFolder
 from drc.training.distill import require_weight, teacher_factor
 from drc.training.loop import TrainingFiles
 from drc.training.metrics import require_tracker
-from drc.training.validation import Measure
+from drc.training.run import Measure
 
 _MUCH_WAITING = 0.1  # of the training time
 

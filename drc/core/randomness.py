@@ -19,7 +19,10 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class RandomState:
-    """What Python, NumPy and torch would draw next, on the CPU and on one GPU."""
+    """What Python, NumPy and torch would draw next, on the CPU and on one GPU.
+
+    All of it are tensors and plain types, fit for `torch.load(weights_only=True)`.
+    """
 
     python: tuple[Any, ...]
     numpy: tuple[Any, ...]
@@ -29,7 +32,8 @@ class RandomState:
     @classmethod
     def capture(cls, device: torch.device = _CPU) -> RandomState:
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        numpy = cast("tuple[Any, ...]", np.random.get_state())
+        kind, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())
+        numpy = (kind, keys.tolist(), *rest)
         return cls(random.getstate(), numpy, torch.get_rng_state(), cuda)
 
     def restore(self, device: torch.device = _CPU) -> None:
@@ -38,18 +42,6 @@ class RandomState:
         torch.set_rng_state(self.cpu)
         if self.cuda is not None and device.type == "cuda":
             torch.cuda.set_rng_state(self.cuda, device)
-
-    def to_plain(self) -> dict[str, Any]:
-        """Tensors and plain types only, fit for `torch.load(weights_only=True)`."""
-        kind, keys, *rest = self.numpy
-        numpy = [kind, torch.from_numpy(keys.astype(np.int64)), *rest]
-        return {"python": self.python, "numpy": numpy, "cpu": self.cpu, "cuda": self.cuda}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> RandomState:
-        kind, keys, *rest = plain["numpy"]
-        numpy = (kind, keys.numpy().astype(np.uint32), *rest)
-        return cls(plain["python"], numpy, plain["cpu"], plain["cuda"])
 
 
 @contextmanager
@@ -83,6 +75,3 @@ class RandomStream:
         finally:
             self.state = RandomState.capture()
             outer.restore()
-
-
-__all__ = ["RandomState", "RandomStream", "isolated"]

@@ -21,7 +21,7 @@ from drc.core.errors import UsageError, unknown_name
 from drc.core.runtime import Progress, resolve_device
 from drc.evaluation.latency import Pass, interleave, warm_up
 from drc.evaluation.peak_memory import peak_mib
-from drc.graph.surgery import copy_of
+from drc.networks.copying import copy_of
 from drc.networks.traits import get_traits
 
 MODES = {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from drc.core.errors import ModelError
 from drc.evaluation.inference import borrowed, on_image
-from drc.graph.surgery import copy_of
+from drc.networks.copying import copy_of
 
 
 @dataclass(frozen=True)

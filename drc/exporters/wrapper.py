@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from drc.exporters.bicubic import enlarge
+from drc.networks.copying import copy_of
 from drc.networks.traits import Traits, final_output, get_traits, plain_network
 
 INPUT, OUTPUT = "lr", "sr"
@@ -31,7 +31,7 @@ class UnitNetwork(nn.Module):
         super().__init__()
         network = plain_network(model)
         self.traits: Traits = get_traits(network)
-        self.network = copy.deepcopy(network).cpu()
+        self.network = copy_of(network).cpu()
         self.eval()  # as a whole: exporters put back the mode that they find
 
     def forward(self, lr: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.sizes.calls import SizeRule, compose, rules_at
 from drc.graph.sizes.recorder import attach
+from drc.networks.copying import copy_of
 
 KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 """Group name -> atoms kept, ascending: one list for all blocks of the group, or one per block,
@@ -103,22 +103,6 @@ def twin_of(model: nn.Module, changed: Mapping[int, Tensor] | None = None) -> nn
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     return copy_of(model, {**shared, **(changed or {})})
-
-
-def copy_of(model: nn.Module, memo: Mapping[int, Tensor] | None = None) -> nn.Module:
-    """A deep copy, also of a network that holds weights computed from others, as weight norm does.
-
-    Args:
-        model: the network.
-        memo: by id of a tensor, what to have in its place.
-    """
-    computed = {
-        id(value): value.detach()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(model, {**computed, **(memo or {})})
 
 
 def _take_own(model: nn.Module, borrowed: set[int], dtype: torch.dtype | None) -> None:

@@ -10,9 +10,10 @@ from drc.graph.groups import ChannelGraph, find_groups
 from drc.graph.ids import IdSpace
 from drc.graph.inputs import Inputs, example_input, map_inputs
 from drc.graph.sizes.calls import SizeCall
-from drc.graph.surgery import copy_of, twin_of
+from drc.graph.surgery import twin_of
 from drc.graph.tracer import run_traced
 from drc.graph.verify.check import CutError, verify
+from drc.networks.copying import copy_of
 from drc.networks.traits import refuse_unreadable
 
 

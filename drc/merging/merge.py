@@ -21,9 +21,10 @@ from torch import Tensor, fx, nn
 
 from drc.graph.inputs import Inputs, call, example_input, map_inputs, tensors_of
 from drc.graph.sizes.recorder import ResizedForward
-from drc.graph.surgery import copy_of, twin_of
+from drc.graph.surgery import twin_of
 from drc.graph.verify.checker import difference
 from drc.merging.linear_ops import COMPUTED, LinearOps, is_plain, opaque
+from drc.networks.copying import copy_of
 from drc.networks.traits import ATTRIBUTE, plain_network
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -38,6 +38,3 @@ class WithKernel(nn.Module):
 
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         return cast(KernelEstimator, self.network).restore(lr)
-
-
-__all__ = ["KernelEstimator", "WithKernel"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from drc.core.errors import UsageError
+from drc.core.errors import UsageError, WeightsError
+from drc.networks.checkpoints import differences, read_file, shapes, state_dict_of
 
 
 class DownStep(nn.Module):
@@ -108,6 +110,88 @@ AnyDual = DualModel | ChainDual
 
 PREFIX = "dual_model."
 """Of the dual model's names in a checkpoint that holds both networks."""
+
+FILENAME = "dual.safetensors"
+"""What runs call the file of their dual model."""
+
+
+def dual_with(weights: Path | str, scale: int, channels: int = 3) -> tuple[AnyDual, str] | None:
+    """The dual model that comes with a network's checkpoint, and where it was, in words.
+
+    It is inside the checkpoint, or in a file `dual.safetensors` beside it, as `drc train` leaves
+    it. None where there is neither.
+
+    Raises:
+        WeightsError: as `load_dual`.
+    """
+    inside = dual_in(weights, scale, channels)
+    if inside is not None:
+        return inside, "in the weights file"
+    path = Path(weights).parent / FILENAME
+    if path.is_file():
+        return load_dual(path, scale, channels), "beside the weights file"
+    return None
+
+
+def dual_in(path: Path | str, scale: int, channels: int = 3) -> AnyDual | None:
+    """The dual model that a network's checkpoint holds besides, or None.
+
+    Raises:
+        WeightsError: as `load_dual`.
+    """
+    content = read_file(Path(path))
+    state = _inside(state_dict_of(content, path)) if isinstance(content, Mapping) else {}
+    return _dual_of(state, path, scale, channels) if state else None
+
+
+def load_dual(path: Path | str, scale: int, channels: int = 3) -> AnyDual:
+    """Read a dual model: an official list with one state dict per step, a saved one, or that in a
+    checkpoint of both networks.
+
+    The width inside is read off the weights.
+
+    Args:
+        path: the file.
+        scale: HR side over LR side.
+        channels: of the images that it is for.
+
+    Raises:
+        WeightsError: as `read_checkpoint`, or the file holds no dual model of this scale.
+    """
+    content = read_file(Path(path))
+    if isinstance(content, (list, tuple)):
+        state = {
+            f"steps.{index}.{key}": tensor
+            for index, step in enumerate(content)
+            for key, tensor in state_dict_of(step, path).items()
+        }
+    else:
+        state = state_dict_of(content, path)
+        state = _inside(state) or state
+    return _dual_of(state, path, scale, channels)
+
+
+def _inside(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What belongs to the dual model in a checkpoint of both networks."""
+    return {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+
+
+def _dual_of(state: Mapping[str, Tensor], path: Path | str, scale: int, channels: int) -> AnyDual:
+    """A dual model with these weights, of the kind and width that their names and shapes show."""
+    kinds: dict[str, type[DualModel] | type[ChainDual]] = {
+        "steps.0.dual_module.0.0.weight": DualModel,
+        "dual_module.0.0.weight": ChainDual,
+    }
+    name = next((name for name in kinds if name in state and state[name].ndim == 4), None)
+    if name is None:
+        raise WeightsError(f"{path} holds no dual model; its names begin {list(state)[:1]}")
+    dual = kinds[name](scale, width=state[name].shape[0], channels=channels)
+    expected, found = shapes(dual), shapes(state)
+    if found != expected:
+        images = f"x{scale}" if channels == 3 else f"x{scale} and {channels}-channel images"
+        raise WeightsError(f"{path} is no dual model for {images}: {differences(expected, found)}")
+    dual.load_state_dict(state)
+    return dual.eval()
 
 
 def _strides(scale: int) -> list[int]:

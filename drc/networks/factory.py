@@ -37,11 +37,11 @@ def make(spec: str) -> nn.Module:
         UsageError: the spec, the module, the factory or what it returns cannot be used.
         ModelError: the network is in a form that drc cannot work on.
     """
-    place, _, name = spec.rpartition(":")
-    if not place.strip() or not name.strip():
+    source, _, name = spec.rpartition(":")
+    if not source.strip() or not name.strip():
         raise UsageError(f"{spec!r} names no factory; write {FORM}")
     with redirect_stdout(sys.stderr):  # stdout is for results
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
         factory = _attribute(module, name, spec)
         _check_arguments(factory, spec)
         try:
@@ -146,13 +146,10 @@ def _check_arguments(factory: Callable[..., Any], spec: str) -> None:
 
 
 def _in_words(error: BaseException) -> str:
-    """Type, first line and place of an error in the user's code."""
+    """Type, first line and line number of an error in the user's code."""
     text = (str(error).strip() or "no message").splitlines()[0]
     frames = traceback.extract_tb(error.__traceback__)
     line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):
         line = ""  # its own text says where
     return f"{type(error).__name__}: {text}{line}"
-
-
-__all__ = ["FORM", "is_factory", "make"]

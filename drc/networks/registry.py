@@ -53,11 +53,11 @@ class Preset:
     weights: dict[int, WeightsFile] = field(default_factory=dict)
     dual: Callable[[int], AnyDual] = DualModel
 
-    def arguments_for(self, scale: int) -> dict[str, Any]:
+    def require_scale(self, scale: int) -> None:
+        """Raise UsageError for a scale that the network does not have."""
         if scale not in self.arguments:
             known = ", ".join(f"x{s}" for s in sorted(self.arguments))
             raise UsageError(f"{self.name} has no scale x{scale}; it exists for {known}")
-        return self.arguments[scale]
 
 
 _PRESETS: dict[str, Preset] = {}
@@ -95,7 +95,8 @@ def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.
         UsageError: unknown name, a scale the network does not have, or unusable widths.
     """
     preset = get_preset(name)
-    arguments = dict(preset.arguments_for(scale))
+    preset.require_scale(scale)
+    arguments = dict(preset.arguments[scale])
     if widths is not None:
         if "widths" not in inspect.signature(preset.build).parameters:
             raise UsageError(f"{name} takes no widths")
@@ -103,35 +104,21 @@ def build(name: str, scale: int = 4, widths: Sequence[int] | None = None) -> nn.
     model = preset.build(scale=scale, **arguments)
     chosen = arguments.get("widths")
     set_traits(
-        model,
-        Traits(
-            scale=scale,
-            value_range=preset.value_range,
-            preset=name,
-            widths=tuple(chosen) if chosen is not None else None,
-        ),
+        model, Traits(scale, preset.value_range, name, None if chosen is None else tuple(chosen))
     )
     return model.eval()
 
 
-def schema(
-    name: str, scale: int = 4, widths: Sequence[int] | None = None
-) -> dict[str, tuple[int, ...]]:
+@cache
+def schema(name: str, scale: int = 4) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a registered network's state dict, without its memory or random draws.
 
     Raises:
         UsageError: as `build`.
     """
-    return dict(_schema(name, scale, None if widths is None else tuple(widths)))
-
-
-@cache
-def _schema(
-    name: str, scale: int, widths: tuple[int, ...] | None
-) -> tuple[tuple[str, tuple[int, ...]], ...]:
     with torch.device("meta"):
-        state = build(name, scale, widths).state_dict()
-    return tuple((key, tuple(tensor.shape)) for key, tensor in state.items())
+        state = build(name, scale).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
 def costs(name: str, scale: int) -> dict[str, int] | None:
@@ -150,8 +137,8 @@ def _costs() -> dict[str, dict[str, int]]:
 
 @cache
 def _published(family: str) -> dict[str, list[int]]:
-    folder = resources.files("drc.networks.zoo").joinpath("widths")
-    text = folder.joinpath(f"{family}.yaml").read_text("utf-8")
+    """The compressed widths of an architecture, by key."""
+    text = resources.files("drc.networks.zoo").joinpath(f"{family}.yaml").read_text("utf-8")
     return yaml.safe_load(text)
 
 
@@ -162,7 +149,7 @@ def published_widths(key: str) -> list[int]:
 
 @cache
 def _import_networks() -> None:
-    """Import every module beside this one, so that each registers its presets."""
+    """Import every architecture, so that each registers its presets."""
     package = importlib.import_module("drc.networks.zoo")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"drc.networks.zoo.{module.name}")

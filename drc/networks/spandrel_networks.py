@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from drc.core.errors import DrcError, ModelError, WeightsError
 from drc.networks.blueprint import Blueprint
+from drc.networks.checkpoints import first_line
 from drc.networks.traits import Traits, final_output, get_traits, set_traits
 
 EXTRA = "pip install 'drc-sr[spandrel]'"
@@ -58,7 +59,7 @@ def open_checkpoint(state: Mapping[str, Tensor], path: Path | str) -> nn.Module:
     except Exception as error:  # each architecture raises what it likes on a checkpoint that lies
         raise WeightsError(
             f"spandrel takes {path} for {found.id} but cannot load it "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     for name, parameter in descriptor.model.named_parameters():
         if not parameter.isfinite().all():
@@ -89,7 +90,7 @@ def build(blueprint: Blueprint, state: Mapping[str, Tensor]) -> nn.Module:
     except Exception as error:
         raise ModelError(
             f"spandrel {spandrel.__version__} cannot build its {blueprint.architecture} "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     return _network(descriptor, blueprint)
 
@@ -146,7 +147,7 @@ def _import_spandrel(why: str) -> ModuleType:
     # torchvision, which spandrel imports, raises RuntimeError beside a torch of another build.
     except (ImportError, OSError, RuntimeError) as error:
         raise WeightsError(
-            f"{why}, but its import fails ({_first_line(error)}): install torch "
+            f"{why}, but its import fails ({first_line(error)}): install torch "
             f"{torch.__version__} and torchvision from the same index"
         ) from error
     return spandrel
@@ -227,11 +228,3 @@ def _extended(image: Tensor, bottom: int, right: int) -> Tensor:
     if bottom > down or right > across:
         image = F.pad(image, (0, right - across, 0, bottom - down), mode="replicate")
     return image
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
-
-
-__all__ = ["EXTRA", "build", "open_checkpoint", "require", "why_not_plain"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeVar, overload
 
@@ -13,21 +12,21 @@ from torch import nn
 from drc.core.errors import UsageError, WeightsError
 from drc.core.runtime import Progress
 from drc.networks import registry
-from drc.networks.download import DownloadError, fetch
-from drc.networks.dual import PREFIX, AnyDual
-from drc.networks.dual_weights import dual_in, load_dual
-from drc.networks.reader import (
+from drc.networks.checkpoints import (
     Shapes,
     differences,
     read_checkpoint,
     read_file,
     shapes,
 )
+from drc.networks.download import DownloadError, fetch, require_checksum
+from drc.networks.dual import PREFIX, AnyDual, dual_in, load_dual
 from drc.networks.registry import Preset, WeightsFile
 from drc.networks.traits import get_traits
 
 T = TypeVar("T")
 
+_PACKAGED = Path(__file__).parent / "pretrained"
 _REMEDY = "download it elsewhere and pass --weights FILE, or --weights none for initial weights"
 
 
@@ -79,15 +78,13 @@ def create_model(
         WeightsError: the weights are missing, unreadable or those of another network.
     """
     model = registry.build(name, scale, widths)
-    spec = "none" if weights is None else weights
-    preset = registry.get_preset(name)
-    default = spec == "default"
+    preset, default = registry.get_preset(name), weights == "default"
     if default and widths is not None and shapes(model) != registry.schema(name, scale):
         raise UsageError(
             f"the published weights of {name} do not have these widths; "
             "give weights a file made for them, or none"
         )
-    path = locate(preset, scale, spec)
+    path = locate(preset, scale, weights or "none")
     if path is not None:
         load_weights(model, path)
     if not dual:
@@ -96,7 +93,7 @@ def create_model(
     if shipped is not None:
         return model, load_dual(shipped, scale)
     its_own = dual_in(path, scale) if path is not None else None
-    return model, preset.dual(scale).eval() if its_own is None else its_own
+    return model, its_own or preset.dual(scale).eval()
 
 
 def locate(
@@ -108,7 +105,7 @@ def locate(
         preset: the registered network.
         scale: one of its scales.
         spec: `none`; `default` or None for the packaged or published file; or a file's path.
-        progress: told of a download's bytes.
+        progress: called as a download goes on, with its bytes.
 
     Returns:
         The file, or None for `none`. Downloads go to the torch hub cache (see TORCH_HOME) and a
@@ -119,7 +116,7 @@ def locate(
         WeightsError: no such file, nothing published, or the download failed; the message says
             which file to fetch from where, and how to pass it.
     """
-    preset.arguments_for(scale)
+    preset.require_scale(scale)
     if spec == "none":
         return None
     if spec is not None and spec != "default":
@@ -135,7 +132,7 @@ def locate(
         )
     if source.packaged is None:
         return _published(source, f"{preset.name} x{scale}", progress)
-    path = _packaged(source.packaged)
+    path = _PACKAGED / source.packaged
     if not path.is_file():
         raise WeightsError(
             f"this installation of drc lacks its file {source.packaged}; "
@@ -149,6 +146,7 @@ def _published(source: WeightsFile, network: str, progress: Progress | None) -> 
     path = Path(torch.hub.get_dir()) / "checkpoints" / source.filename
     if path.is_file():
         try:
+            require_checksum(path, source.sha256)
             read_file(path)
         except WeightsError as error:
             raise WeightsError(f"{error}; delete it, and drc fetches it again") from error
@@ -169,7 +167,7 @@ def locate_dual(preset: Preset, scale: int) -> Path | None:
     source = preset.weights.get(scale)
     if source is None or source.packaged is None:
         return None
-    path = _packaged(f"{Path(source.packaged).stem}_dual.safetensors")
+    path = _PACKAGED / f"{Path(source.packaged).stem}_dual.safetensors"
     return path if path.is_file() else None
 
 
@@ -221,7 +219,9 @@ def _owner(found: Shapes) -> str:
     owner = registered_owner(found)
     if owner is not None:
         return f"; it is {owner[0]} x{owner[1]}"
-    alike = next((key for key, schema in _schemas() if schema.keys() == found.keys()), None)
+    alike = next(
+        (key for key in _registered() if registry.schema(*key).keys() == found.keys()), None
+    )
     if alike is None:
         return ""
     return (
@@ -230,27 +230,8 @@ def _owner(found: Shapes) -> str:
     )
 
 
-def _schemas() -> Iterator[tuple[tuple[str, int], Shapes]]:
-    """Name, scale and schema of every registered network."""
-    for name, scale in _registered():
-        yield (name, scale), registry.schema(name, scale)
-
-
 def _registered() -> Iterator[tuple[str, int]]:
+    """Names and scales of all registered networks."""
     for name in registry.list_models():
         for scale in registry.get_preset(name).arguments:
             yield name, scale
-
-
-def _packaged(filename: str) -> Path:
-    return Path(str(resources.files("drc.networks"))) / "pretrained" / filename
-
-
-__all__ = [
-    "create_model",
-    "load_weights",
-    "locate",
-    "locate_dual",
-    "read_checkpoint",
-    "registered_owner",
-]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from drc.core.errors import DrcError, ModelError, RunError, WeightsError
 from drc.core.files import write_bytes
 from drc.core.runtime import resolve_device
-from drc.graph.surgery import Cut, apply_cut, copy_of, get_cut
+from drc.graph.surgery import Cut, apply_cut, get_cut
 from drc.networks import registry, spandrel_networks
 from drc.networks.blueprint import Blueprint
+from drc.networks.checkpoints import differences, read_file, shapes
+from drc.networks.copying import copy_of
 from drc.networks.dual import AnyDual
-from drc.networks.reader import differences, read_file, shapes
 from drc.networks.traits import Traits, get_traits, set_traits, unwrapped
 from drc.store.plan import check_version, first_problem
 

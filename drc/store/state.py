@@ -13,8 +13,7 @@ from torch import nn
 from drc.core.errors import RunError, UsageError
 from drc.core.files import write_text
 from drc.data.inventory import Source, check_inventory, write_inventory
-from drc.networks.dual import AnyDual
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import AnyDual, load_dual
 from drc.store.networks import save, save_dual
 from drc.store.plan import Plan
 from drc.store.run_folder import STEPS, RunFolder, missing

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from drc.core.errors import ModelError, UsageError
+from drc.networks.copying import float_copy_of
 from drc.networks.traits import Traits, final_output, get_traits
 from drc.settings.training import RecoverySettings
-from drc.training.losses import Outputs, full_precision
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def private_copy(
-    module: Network,
-    device: torch.device | None = None,
-    memory_format: torch.memory_format = torch.preserve_format,
-) -> Network:
-    """A float32 copy of a network that can be trained without touching the original."""
-    copy = deepcopy(module).float().to(device)
-    return copy.to(memory_format=memory_format)  # type: ignore[call-overload]
+from drc.training.losses import Outputs, full_precision, level_loss
 
 
 class Teacher:
@@ -45,7 +30,7 @@ class Teacher:
         memory_format: torch.memory_format = torch.preserve_format,
         factor: float = 1.0,
     ) -> None:
-        self.network = private_copy(network, device, memory_format).eval().requires_grad_(False)
+        self.network = float_copy_of(network, device, memory_format).eval().requires_grad_(False)
         self.factor = factor
 
     @torch.no_grad()
@@ -105,21 +90,12 @@ def output_loss(outputs: Outputs, wanted: Outputs) -> Tensor:
     Raises:
         ModelError: the teacher's SR image has another size.
     """
-    if not _same_levels(outputs, wanted):
+    single = isinstance(outputs, Tensor) or isinstance(wanted, Tensor)
+    if single or [x.shape for x in outputs] != [x.shape for x in wanted]:
         outputs, wanted = [final_output(outputs)], [final_output(wanted)]
         if outputs[0].shape != wanted[0].shape:
             raise ModelError(
                 f"the teacher's image is {tuple(wanted[0].shape)}, the network's "
                 f"{tuple(outputs[0].shape)}; use a teacher of the same scale"
             )
-    pairs = zip(outputs, wanted, strict=True)
-    return sum((F.l1_loss(x, y) for x, y in pairs), start=outputs[0].new_zeros(()))
-
-
-def _same_levels(ours: Outputs, wanted: Outputs) -> bool:
-    if isinstance(ours, Tensor) or isinstance(wanted, Tensor):
-        return False
-    return [x.shape for x in ours] == [y.shape for y in wanted]
-
-
-__all__ = ["Teacher", "in_words", "output_loss", "private_copy", "require_weight", "teacher_factor"]
+    return level_loss(outputs, wanted)

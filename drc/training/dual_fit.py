@@ -14,6 +14,7 @@ from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
 from drc.settings.training import RecoverySettings
+from drc.training.losses import level_loss
 from drc.training.schedule import learning_rate
 
 FIT_STEPS = 200
@@ -93,8 +94,7 @@ def _levels_of(dual: DualModel, reader: BatchReader, value_range: float) -> Iter
 
 
 def _loss(dual: DualModel, levels: list[Tensor]) -> Tensor:
-    pairs = zip(dual(levels), levels[:-1], strict=True)
-    loss = sum((F.l1_loss(x, y) for x, y in pairs), start=levels[0].new_zeros(()))
+    loss = level_loss(dual(levels), levels[:-1])
     if len(levels) > 2:
         (image,) = dual(levels[-1])
         loss = loss + F.l1_loss(image, levels[0])
@@ -144,6 +144,3 @@ def _convolutions(dual: DualModel) -> list[tuple[nn.Conv2d, nn.Conv2d]]:
     """The strided and the plain conv of each step."""
     found = [module for module in dual.modules() if isinstance(module, nn.Conv2d)]
     return list(zip(found[::2], found[1::2], strict=True))
-
-
-__all__ = ["fit_dual"]

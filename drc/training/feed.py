@@ -31,33 +31,21 @@ class Feed:
 
     Args:
         source: batches that `drc.data.batches.unpack` accepts, or `step -> batches`.
-        scale: HR side over LR side.
-        value_range: the network's largest value.
-        device: where batches go.
         seed: of the random numbers that the loader draws.
-        channels: of the network's images.
-        reader: makes the batches of what the source gives.
+        make_reader: from a loader, and `data_range`, its largest value if that is known, to
+            what makes batches for the network.
 
     Attributes:
         sharded: the present loader gives only this process's rows of each batch.
     """
 
     def __init__(
-        self,
-        source: LoaderSource,
-        scale: int,
-        value_range: float,
-        device: torch.device,
-        seed: int,
-        channels: int = 3,
-        reader: type[BatchReader] = BatchReader,
+        self, source: LoaderSource, seed: int, make_reader: Callable[..., BatchReader]
     ) -> None:
         self.sharded = False
-        self._make_reader = reader
-        self._channels = channels
+        self._make_reader = make_reader
         self._source = source
         self._by_step = callable(source) and not isinstance(source, Iterable)
-        self._options = (scale, value_range, device)
         self._stream = RandomStream(seed)
         self._start = self._stream.state
         self._generator_states: list[Tensor] = []
@@ -86,7 +74,7 @@ class Feed:
         """Where the run is in its data; tensors and plain types."""
         reader = self._reader
         return {
-            "start": self._start.to_plain(),
+            "start": vars(self._start),
             "generators": self._generator_states,
             "taken": self._taken,
             "data_range": reader.data_range if reader else self._data_range,
@@ -99,7 +87,7 @@ class Feed:
             DataError: the loader ends before the batches that were already used.
         """
         self._data_range = state["data_range"]
-        self._stream.state = RandomState.from_plain(state["start"])
+        self._stream.state = RandomState(**state["start"])
         taken = int(state["taken"])
         if self._by_step or not taken:
             return
@@ -123,7 +111,7 @@ class Feed:
             self._data_range = self._reader.data_range
         loader: Any = self._source(step) if self._by_step else self._source  # type: ignore[operator]
         self.sharded = getattr(loader, "sharded", False)
-        self._reader = self._make_reader(loader, *self._options, self._data_range, self._channels)
+        self._reader = self._make_reader(loader, data_range=self._data_range)
         return iter(self._reader)
 
 
@@ -132,6 +120,3 @@ def _generators(loader: Any) -> list[torch.Generator]:
     owners = (loader, getattr(loader, "sampler", None))
     found = (getattr(owner, "generator", None) for owner in owners)
     return [generator for generator in found if isinstance(generator, torch.Generator)]
-
-
-__all__ = ["Batch", "Feed", "LoaderSource"]

@@ -73,6 +73,3 @@ def _check(clean_lr: Tensor, blurred_lr: Tensor, size: int) -> None:
 def kernel_loss(estimate: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of an estimated kernel, a scalar; both are `(N, 1, k, k)`."""
     return F.l1_loss(estimate.float(), target)
-
-
-__all__ = ["kernel_loss", "kernel_target"]

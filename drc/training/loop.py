@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,29 +20,39 @@ from drc.core.runtime import Progress, resolve_device
 from drc.networks.dual import AnyDual
 from drc.settings.training import RecoverySettings
 from drc.training.feed import Batch, LoaderSource
-from drc.training.interrupt import Interruption
 from drc.training.metrics import MetricsFile
 from drc.training.pieces import is_out_of_memory
-from drc.training.run import Job, Run
-from drc.training.validation import Measure
+from drc.training.run import Measure, Run, Setup
 
 _LOADER_LOST = "DataLoader worker"
 _COMPILERS = ("torch._dynamo", "torch._inductor")
+_PATIENCE = 1.0  # seconds; launchers and terminals may both pass on one Ctrl-C
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training keeps what it may be needed for later.
+    """What a training writes, and whether it goes on from there.
 
     Attributes:
-        checkpoint: written every `checkpoint_every` steps, at the end and on Ctrl-C.
-        metrics: one line of JSON per `log_every` steps.
-        resume: go on from `checkpoint`; from the start where that file does not exist yet.
+        checkpoint: file to write every `checkpoint_every` steps, at the end and on Ctrl-C.
+        metrics: file for one line of JSON per `log_every` steps.
+        resume: go on from `checkpoint`; from the start when that file does not exist yet.
+
+    Raises:
+        UsageError: `resume` without a checkpoint.
     """
 
     checkpoint: Path | str | None = None
     metrics: Path | str | None = None
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise UsageError("resuming needs the path of a checkpoint")
+
+
+_NO_FILES = TrainingFiles()
 
 
 def run_training(
@@ -52,7 +66,7 @@ def run_training(
     validate: Measure | None = None,
     device: str | torch.device = "auto",
     seed: int = 0,
-    files: TrainingFiles | None = None,
+    files: TrainingFiles = _NO_FILES,
     progress: Progress | None = None,
     title: str = "finetune",
 ) -> nn.Module:
@@ -73,17 +87,17 @@ def run_training(
         model: the network; it is not changed. Parameters that need no gradient stay as they are.
         loader: batches as `drc.data.batches.unpack` accepts them, read again whenever they end;
             or a function that takes a step and gives the batches from there on.
+        settings: see `RecoverySettings`; its `batch` and `patch` are up to the loader.
         teacher: the dense network to distil from, or a larger one of the same scale, whose range
             of values may differ; None for none.
         dual: the dual model; None for none. With `train_dual` it is trained too, in place.
-        settings: see `RecoverySettings`; its `batch` and `patch` are up to the loader.
-        device: auto, cpu or cuda:N; each of several processes uses its own.
-        seed: of all random numbers here; the caller's generators are left as they were.
-        files: where checkpoints and figures go; None for nowhere.
-        progress: called after each step.
         unpaired: batches of LR images without HR, as `LrReader` takes them; None for none.
         validate: what to measure every `validate_every` steps and at the end, in the first
             process; higher is better. None to measure nothing.
+        device: auto, cpu or cuda:N; each of several processes uses its own.
+        seed: of all random numbers here; the caller's generators are left as they were.
+        files: what to write and where to go on.
+        progress: called after each step.
         title: what `progress` calls the work.
 
     Returns:
@@ -96,14 +110,11 @@ def run_training(
         UsageError, ModelError, DataError: unusable settings, networks or batches.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
     """
-    files = files or TrainingFiles()
     path = Path(files.checkpoint) if files.checkpoint is not None else None
-    if files.resume and path is None:
-        raise UsageError("resuming needs the path of a checkpoint")
     accelerator, where = join_processes(resolve_device(device))
     with isolated(seed + accelerator.process_index, where), apart():
-        job = Job(model, loader, teacher, dual, settings, seed, path, unpaired, validate)
-        run = Run(accelerator, where, job)
+        setup = Setup(model, loader, settings, teacher, dual, unpaired, validate, seed, path)
+        run = Run(accelerator, where, setup)
         if files.resume and path is not None and path.exists():
             run.load(path)
         log = Path(files.metrics) if files.metrics is not None and run.writes else None
@@ -116,6 +127,37 @@ def run_training(
         if dual is not None and run.dual is not None and settings.train_dual:
             dual.load_state_dict(run.dual.state_dict())
     return result
+
+
+class Interruption:
+    """Inside `with`, the first Ctrl-C only sets `requested`; one after a second stops at once.
+
+    So what is saved is whole. SIGTERM does the same: torchrun sends it to the processes that are
+    left when one has failed, and batch systems when the time is up.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._first = 0.0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        # Only the main thread gets signals, and a run that ignores Ctrl-C goes on doing so.
+        main = threading.current_thread() is threading.main_thread()
+        for number in _SIGNALS if main else ():
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and time.monotonic() - self._first > _PATIENCE:
+            raise KeyboardInterrupt
+        if not self.requested:
+            self.requested, self._first = True, time.monotonic()
 
 
 def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str) -> None:
@@ -132,8 +174,13 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
             if _due(run, settings.log_every):
                 means, rate = run.meter.read(), run.shown["lr"]
                 record = {**means, "lr": rate, "seconds": round(run.meter.seconds, 3)}
-            if run.job.validate is not None and _due(run, settings.validate_every):
-                record.update(_measured(run))
+            validate = run.setup.validate
+            if validate is not None and _due(run, settings.validate_every):
+                try:
+                    record.update(run.measure(validate))
+                except DrcError:  # of the images; the steps up to here are good
+                    run.save()
+                    raise
                 run.shown["validation"] = record["validation"]
             if record:
                 metrics.append({"step": run.done, **record})
@@ -145,14 +192,6 @@ def _train(run: Run, metrics: MetricsFile, progress: Progress | None, title: str
                 raise KeyboardInterrupt
     run.require_finite()
     run.accelerator.wait_for_everyone()
-
-
-def _measured(run: Run) -> dict[str, float]:
-    try:
-        return run.measure()
-    except DrcError:  # of the images; the steps up to here are good
-        run.save()
-        raise
 
 
 def _read(run: Run, interruption: Interruption) -> Batch:

@@ -49,11 +49,11 @@ def full_precision(outputs: Outputs) -> Outputs:
     return [output.float() for output in outputs]
 
 
-def primal_loss(outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
+def level_loss(outputs: Outputs, truths: Outputs) -> Tensor:
     """Sum over the levels of the mean absolute error, in units of the pixel range."""
-    images = [outputs] if isinstance(outputs, Tensor) else outputs
-    pairs = zip(images, targets, strict=True)
-    return sum((F.l1_loss(x, y) for x, y in pairs), start=targets[0].new_zeros(()))
+    images, wanted = ([x] if isinstance(x, Tensor) else x for x in (outputs, truths))
+    pairs = zip(images, wanted, strict=True)
+    return sum((F.l1_loss(x, y) for x, y in pairs), start=wanted[0].new_zeros(()))
 
 
 def dual_loss(dual: Dual, outputs: Outputs, lr: Tensor, targets: Sequence[Tensor]) -> Tensor:
@@ -62,9 +62,7 @@ def dual_loss(dual: Dual, outputs: Outputs, lr: Tensor, targets: Sequence[Tensor
     `targets` are those of `pyramid_targets`; the coarsest image is compared with `lr`.
     """
     images = dual(outputs)
-    truths = [lr, *targets[1:-1]] if len(images) > 1 else [lr]
-    pairs = zip(images, truths, strict=True)
-    return sum((F.l1_loss(x, y) for x, y in pairs), start=lr.new_zeros(()))
+    return level_loss(images, [lr, *targets[1:-1]] if len(images) > 1 else [lr])
 
 
 def chain_loss(dual: Dual, outputs: Outputs, lr: Tensor) -> Tensor:
@@ -93,19 +91,7 @@ def dual_regression_loss(
 ) -> Tensor:
     """The whole loss, a scalar; without a dual model, or at weight 0, the primal part alone."""
     targets = pyramid_targets(outputs, lr, hr, value_range)
-    loss = primal_loss(outputs, targets)
+    loss = level_loss(outputs, targets)
     if dual is not None and weight:
         loss = loss + weight * dual_loss(dual, outputs, lr, targets)
     return loss
-
-
-__all__ = [
-    "DUAL_WEIGHT",
-    "chain_loss",
-    "dual_loss",
-    "dual_regression_loss",
-    "first_of",
-    "full_precision",
-    "primal_loss",
-    "pyramid_targets",
-]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +16,59 @@ from drc.core.errors import RunError, UsageError
 from drc.core.files import write_text
 
 
+@dataclass
 class Meter:
-    """Means of named values since the last reading, the speed, and the time of the whole run."""
+    """Means of named values since the last reading, the speed, and the time of the whole run.
 
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._count = self._images = 0
-        self._busy = self._waited = 0.0
-        self._before = 0.0
+    Attributes:
+        sums: of the values since the last reading.
+        count: of steps since then.
+        images: of those steps, in all processes.
+        busy: seconds of those steps, the waits for their batches among them.
+        waited: seconds of those waits.
+        before: seconds of the parts of a resumed run before this one.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    images: int = 0
+    busy: float = 0.0
+    waited: float = 0.0
+    before: float = 0.0
+
+    def __post_init__(self) -> None:
         self._began = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Time up to now, summed over the parts of a resumed run."""
-        return self._before + time.perf_counter() - self._began
+        return self.before + time.perf_counter() - self._began
 
     @property
     def rate(self) -> float:
         """Images per second since the last reading, measurements and checkpoints left out."""
-        return self._images / self._busy if self._busy else 0.0
+        return self.images / self.busy if self.busy else 0.0
 
     def add(self, values: Mapping[str, float], images: int, busy: float, waited: float) -> None:
-        """Take in one step.
-
-        Args:
-            values: what to average.
-            images: of the batch, in all processes.
-            busy: seconds of the step, the wait for its batch among them.
-            waited: seconds of that wait.
-        """
+        """Take in one step: what to average, and what the attributes of these names add up."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-        self._images += images
-        self._busy += busy
-        self._waited += waited
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        self.images += images
+        self.busy += busy
+        self.waited += waited
 
     def read(self) -> dict[str, float]:
         """The means, rounded to six digits, and the speed; the next ones start from here."""
-        means = {name: float(f"{x / self._count:.6g}") for name, x in self._sums.items()}
+        means = {name: float(f"{x / self.count:.6g}") for name, x in self.sums.items()}
         means["patches_per_second"] = float(f"{self.rate:.4g}")
-        means["waiting"] = round(self._waited / self._busy, 4) if self._busy else 0.0
-        self._sums, self._count, self._images = {}, 0, 0
-        self._busy = self._waited = 0.0
+        means["waiting"] = round(self.waited / self.busy, 4) if self.busy else 0.0
+        self.sums, self.count, self.images, self.busy, self.waited = {}, 0, 0, 0.0, 0.0
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "sums": self._sums,
-            "count": self._count,
-            "images": self._images,
-            "busy": self._busy,
-            "waited": self._waited,
-            "seconds": self.seconds,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._sums, self._count = dict(state["sums"]), int(state["count"])
-        self._images = int(state["images"])
-        self._busy, self._waited = float(state["busy"]), float(state["waited"])
-        self._before = float(state["seconds"])
-        self._began = time.perf_counter()
+        """What `Meter(**state)` goes on from."""
+        return {**asdict(self), "before": self.seconds}
 
 
 class MetricsFile:
@@ -155,6 +148,3 @@ def _lines_until(path: Path, step: int) -> list[str]:
         if isinstance(record, dict) and record.get("step", step + 1) <= step:
             kept.append(line)
     return kept
-
-
-__all__ = ["Meter", "MetricsFile", "require_tracker"]

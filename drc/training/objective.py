@@ -21,7 +21,7 @@ from drc.training.losses import (
     dual_loss,
     first_of,
     full_precision,
-    primal_loss,
+    level_loss,
     pyramid_targets,
 )
 
@@ -52,8 +52,6 @@ class Objective:
     features: FeatureDistillation | None = None
 
     def __post_init__(self) -> None:
-        if not self.settings.features:
-            self.features = None
         if not (self.settings.distill or self.features):
             self.teacher = None
         if not self.settings.dual_weight:
@@ -91,12 +89,10 @@ class Objective:
                 wanted = self.teacher(lr)
         every, count = outputs, len(lr)
         if unpaired is not None:
-            outputs, estimate = (
-                first_of(outputs, count),
-                None if estimate is None else estimate[:count],
-            )
+            outputs = first_of(outputs, count)
+            estimate = None if estimate is None else estimate[:count]
         targets = pyramid_targets(outputs, lr, hr, self.value_range)
-        primal = primal_loss(outputs, targets)
+        primal = level_loss(outputs, targets)
         distill = none if wanted is None else output_loss(outputs, wanted)
         dual = none
         if self.dual and unpaired is None:
@@ -128,6 +124,3 @@ def _kernel_term(estimate: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
     """The loss of a kernel `(N, 1, k, k)`: that which makes `lr` of plain bicubic images."""
     clean = downscale(hr, hr.shape[-1] // lr.shape[-1], rounded=False)
     return kernel_loss(estimate, kernel_target(clean, lr, estimate.shape[-1]))
-
-
-__all__ = ["TERMS", "Objective"]

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from drc.core.errors import TrainingError
 from drc.core.randomness import RandomState
 
-Work = Callable[[tuple[Tensor, ...]], Tensor]
-"""Forward and backward pass of a part of a batch; returns what is to be averaged."""
-
 
 def in_pieces(batch: Sequence[Tensor], pieces: int, work: Callable[..., Tensor]) -> Tensor:
     """The mean of `work(share, *part)` over the parts of a batch, weighed by their images.
@@ -94,6 +91,3 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(
         error
     )
-
-
-__all__ = ["fewest_pieces", "in_pieces", "is_out_of_memory"]

@@ -16,16 +16,16 @@ from drc.networks.blind import KernelEstimator
 from drc.settings.training import RecoverySettings
 from drc.store.plan import fingerprint
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 _FORMAT = "drc-training"
 
 # Settings that change what is written, but not what is computed.
 _FREE_SETTINGS = {"checkpoint_every", "log_every", "log_with", "auto_batch"}
 
-# Who teaches is told by a checksum, wherever the weights come from.
-_TOLD_OTHERWISE = {"teacher"}
+# Who teaches is identified by a checksum, wherever the weights come from.
+_BY_CHECKSUM = {"teacher"}
 
-# Identity entries that are checksums, and what a reader should be told when they differ.
+# Identity entries that are checksums, and what to say when they differ.
 _CHECKSUMS = {
     "model": "another starting network",
     "teacher": "another teacher",
@@ -43,7 +43,7 @@ def identify(
 ) -> dict[str, Any]:
     """What two runs must share for one to continue the other; plain values."""
     unused = set() if isinstance(model, KernelEstimator) else {"kernel_weight"}
-    identity = settings.model_dump(mode="json", exclude=_FREE_SETTINGS | _TOLD_OTHERWISE | unused)
+    identity = settings.model_dump(mode="json", exclude=_FREE_SETTINGS | _BY_CHECKSUM | unused)
     identity.update(seed=seed, scale=scale)
     networks = {"model": model, "teacher": teacher, "dual": dual}
     for name, network in networks.items():
@@ -72,13 +72,11 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Return the state that `write_checkpoint` stored, on the CPU.
 
     Raises:
-        RunError: unreadable, corrupt, of a newer drc, or of a run with another identity.
+        RunError: unreadable, corrupt, of another version of drc, or of a run with another identity.
     """
     content = _load(path)
-    if content["schema_version"] > SCHEMA_VERSION:
-        raise RunError(f"{path} was written by a newer drc; upgrade drc to resume from it")
-    if content["schema_version"] < SCHEMA_VERSION:
-        raise RunError(f"{path} was written by an older drc; delete it and start over")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise RunError(f"{path} was written by another version of drc; delete it and start over")
     difference = _difference(content["identity"], identity)
     if difference:
         raise RunError(
@@ -116,6 +114,3 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
         else:
             found.append(f"{key} {old} then, {new} now")
     return "; ".join(found)
-
-
-__all__ = ["identify", "read_checkpoint", "write_checkpoint"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +17,40 @@ from torch import Tensor, nn
 from drc.core.errors import ModelError, TrainingError, UsageError
 from drc.core.joining import share_of
 from drc.core.randomness import RandomState
-from drc.data.batches import LrReader
+from drc.data.batches import BatchReader, LrReader
 from drc.networks.blind import KernelEstimator, WithKernel
+from drc.networks.copying import copy_of, float_copy_of
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.settings.training import RecoverySettings
-from drc.training.distill import Teacher, private_copy, teacher_factor
-from drc.training.ema import Ema
-from drc.training.feature_distill import compare
+from drc.training.distill import Teacher, teacher_factor
+from drc.training.feature_distill import FeatureDistillation
 from drc.training.feed import Batch, Feed, LoaderSource
 from drc.training.metrics import Meter
 from drc.training.objective import TERMS, Objective
 from drc.training.pieces import fewest_pieces, in_pieces
 from drc.training.resume import identify, read_checkpoint, write_checkpoint
-from drc.training.schedule import learning_rate
-from drc.training.validation import Best, Measure
+from drc.training.schedule import averaged, learning_rate
 
 _SMALLEST_LOSS_SCALE = 2.0**-14
 
+Measure = Callable[[nn.Module], float]
+"""A network in eval mode -> how good it is; higher is better."""
+
 
 @dataclass(frozen=True)
-class Job:
-    """What is trained, and on what; see `drc.training.loop.finetune`."""
+class Setup:
+    """What is trained, and on what; see `drc.training.loop.run_training`."""
 
     model: nn.Module
     loader: LoaderSource
+    settings: RecoverySettings
     teacher: nn.Module | None
     dual: AnyDual | None
-    settings: RecoverySettings
+    unpaired: LoaderSource | None
+    validate: Measure | None
     seed: int
     checkpoint: Path | None
-    unpaired: LoaderSource | None = None
-    validate: Measure | None = None
 
 
 class Run:
@@ -56,7 +59,7 @@ class Run:
     Args:
         accelerator: of the processes that train as one.
         device: of this process.
-        job: what is trained.
+        setup: what is trained.
 
     Attributes:
         done: steps so far.
@@ -64,27 +67,31 @@ class Run:
         writes: this process writes the files.
     """
 
-    def __init__(self, accelerator: Accelerator, device: torch.device, job: Job) -> None:
-        self.accelerator, self.device, self.job = accelerator, device, job
-        settings = self.settings = job.settings
+    def __init__(self, accelerator: Accelerator, device: torch.device, setup: Setup) -> None:
+        self.accelerator, self.device, self.setup = accelerator, device, setup
+        settings = self.settings = setup.settings
         self.writes = accelerator.is_main_process
         self.done = self.saved = self._announced = 0
         self.pieces = 1
         self.format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        traits = get_traits(job.model)
-        self.identity = identify(settings, job.seed, traits.scale, job.model, job.teacher, job.dual)
-        self.student = private_copy(job.model, device, self.format).train()
-        self.dual = self._own_dual(job.dual, traits.scale)
-        own = None
-        if job.teacher is not None:
-            own = Teacher(job.teacher, device, self.format, teacher_factor(traits, job.teacher))
+        traits = get_traits(setup.model)
+        self.identity = identify(
+            settings, setup.seed, traits.scale, setup.model, setup.teacher, setup.dual
+        )
+        self.student = float_copy_of(setup.model, device, self.format).train()
+        self.average = averaged(self.student, settings.ema)
+        self.best_value = -math.inf
+        self.best: dict[str, Tensor] | None = None
+        self.dual = self._own_dual(setup.dual, traits.scale)
+        teacher = features = None
+        if setup.teacher is not None:
+            factor = teacher_factor(traits, setup.teacher)
+            teacher = Teacher(setup.teacher, device, self.format, factor)
+        if settings.features:
+            features = FeatureDistillation(self.student, teacher.network if teacher else None)
+        estimates = isinstance(setup.model, KernelEstimator)
         self.objective = Objective(
-            settings,
-            traits.value_range,
-            own,
-            self.dual,
-            isinstance(job.model, KernelEstimator),
-            compare(self.student, own) if settings.features else None,
+            settings, traits.value_range, teacher, self.dual, estimates, features
         )
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         if not self.parameters:
@@ -96,12 +103,15 @@ class Run:
             self.parameters, settings.lr, (0.9, settings.beta2), foreach=True
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
-        self.ema = Ema(self.student, settings.ema)
-        self.best = Best()
-        options = traits.scale, traits.value_range, device
-        self.feeds = [Feed(job.loader, *options, job.seed, traits.channels)]
-        if job.unpaired is not None:
-            self.feeds.append(Feed(job.unpaired, *options, job.seed + 1, traits.channels, LrReader))
+        images: dict[str, Any] = {
+            "scale": traits.scale,
+            "value_range": traits.value_range,
+            "channels": traits.channels,
+            "device": device,
+        }
+        self.feeds = [Feed(setup.loader, setup.seed, partial(BatchReader, **images))]
+        if setup.unpaired is not None:
+            self.feeds.append(Feed(setup.unpaired, setup.seed + 1, partial(LrReader, **images)))
         self.meter = Meter()
         self.shown: dict[str, float] = {}
         self._ahead: Batch | None = None
@@ -153,7 +163,7 @@ class Run:
         self._check(values[0], gradient)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.ema.update(self.student)
+        self.average.update_parameters(self.student)
         self.done += 1
         losses = dict(zip(TERMS, values, strict=True))
         images = len(batch[0]) * self.accelerator.num_processes
@@ -161,25 +171,27 @@ class Run:
         self.shown = {**losses, "lr": rate, "patches/s": self.meter.rate}
         return stopping > 0
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, validate: Measure) -> dict[str, float]:
         """Measure the averaged weights on the held-out images, and keep the best ones."""
-        assert self.job.validate is not None
         began = time.perf_counter()
-        value = self.job.validate(self._averaged()) if self.writes else 0.0
+        value = validate(copy_of(self.average.module).eval()) if self.writes else 0.0
         if self.accelerator.num_processes > 1:
             (value,) = self.accelerator.reduce(torch.tensor([value], device=self.device)).tolist()
-        self.best.offer(value, self.done, self.ema.tensors)
+        if value > self.best_value:
+            self.best_value = value
+            state = self.average.module.state_dict()
+            self.best = {name: tensor.clone() for name, tensor in state.items()}
         seconds = round(time.perf_counter() - began, 3)
         return {"validation": round(value, 4), "validation_seconds": seconds}
 
     def save(self) -> None:
         """Write the checkpoint; raises TrainingError rather than store NaN."""
-        if self.job.checkpoint is None:
+        if self.setup.checkpoint is None:
             return
         self.require_finite()
         self._announced = self.done
         if self.writes:
-            write_checkpoint(self.job.checkpoint, self.identity, self._state())
+            write_checkpoint(self.setup.checkpoint, self.identity, self._state())
             self.saved = self.done
 
     def load(self, path: Path) -> None:
@@ -189,17 +201,17 @@ class Run:
         self.student.load_state_dict(state["model"])
         if self.dual is not None:
             self.dual.load_state_dict(state["dual"])
-        self.ema.load_state_dict(state["ema"])
-        self.best.load_state_dict(state["best"])
+        self.average.load_state_dict(state["average"])
+        self.best_value, self.best = state["best_value"], state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.meter.load_state_dict(state["meter"])
+        self.meter = Meter(**state["meter"])
         if self.done < self.settings.steps:
             for feed, saved in zip(self.feeds, state["feeds"], strict=True):
                 feed.load_state_dict(saved, self.done)
         # The first process wrote its own state; the others only have to differ from it.
         if self.accelerator.process_index == 0:
-            RandomState.from_plain(state["random"]).restore(self.device)
+            RandomState(**state["random"]).restore(self.device)
 
     def require_finite(self) -> None:
         """Raise TrainingError if a weight is NaN or infinite."""
@@ -209,10 +221,8 @@ class Run:
 
     def result(self) -> nn.Module:
         """The best weights by validation, else the averaged ones, in a copy of the network."""
-        network = deepcopy(self.job.model).eval()
-        with torch.no_grad():
-            for name, tensor in network.state_dict().items():
-                tensor.copy_((self.best.tensors or self.ema.tensors)[name])
+        network = copy_of(self.setup.model).eval()
+        network.load_state_dict(self.best or self.average.module.state_dict())
         return network
 
     def kept(self) -> str:
@@ -221,8 +231,8 @@ class Run:
         if not self.saved:
             return f"no checkpoint was saved yet; lower the learning rate{amp}"
         return (
-            f"the checkpoint of step {self.saved} in {self.job.checkpoint} is kept; to start over "
-            f"with a lower learning rate, delete it first{amp}"
+            f"the checkpoint of step {self.saved} in {self.setup.checkpoint} is kept; to start "
+            f"over with a lower learning rate, delete it first{amp}"
         )
 
     def _backward(self, model: nn.Module, batch: Batch, pieces: int) -> Tensor:
@@ -248,11 +258,6 @@ class Run:
             pieces = int(counts.max())
         return pieces
 
-    def _averaged(self) -> nn.Module:
-        network = deepcopy(self.student).eval()
-        self.ema.copy_to(network)
-        return network
-
     def _agree(self, terms: Tensor, norm: Tensor, stop: bool) -> list[float]:
         """Losses, gradient norm and wish to stop, the same in every process, in one transfer."""
         values = torch.cat((terms, norm.detach()[None], terms.new_tensor([float(stop)])))
@@ -275,13 +280,14 @@ class Run:
             "step": self.done,
             "model": self.student.state_dict(),
             "dual": self.dual.state_dict() if self.dual else None,
-            "ema": self.ema.state_dict(),
-            "best": self.best.state_dict(),
+            "average": self.average.state_dict(),
+            "best_value": self.best_value,
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "feeds": [feed.state_dict() for feed in self.feeds],
             "meter": self.meter.state_dict(),
-            "random": RandomState.capture(self.device).to_plain(),
+            "random": vars(RandomState.capture(self.device)),
         }
 
     def _own_dual(self, dual: AnyDual | None, scale: int) -> AnyDual | None:
@@ -289,8 +295,5 @@ class Run:
             return None
         if dual.scale != scale:
             raise UsageError(f"the dual model is for x{dual.scale}, the network for x{scale}")
-        own = private_copy(dual, self.device, self.format)
+        own = float_copy_of(dual, self.device, self.format)
         return own.requires_grad_(self.settings.train_dual)
-
-
-__all__ = ["Job", "Run"]

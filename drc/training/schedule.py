@@ -1,10 +1,15 @@
-"""The learning rate of each step."""
+"""What depends on the step alone: the learning rate, and how fast the average of weights moves."""
 
 from __future__ import annotations
 
 import math
 
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from drc.settings.training import RecoverySettings
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 _LONGEST_WARMUP = 0.2  # of the run, so that a short run still trains at its peak
 
@@ -34,4 +39,21 @@ def learning_rate(step: int, settings: RecoverySettings) -> float:
     return peak * (settings.floor + (1 - settings.floor) * half)
 
 
-__all__ = ["learning_rate"]
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network's parameters; buffers are the latest.
+
+    Update n, from 1, has the decay `min(decay, (1 + n) / (10 + n))`, so that the average forgets
+    the starting weights within a short run.
+
+    Args:
+        model: the network to follow; the average starts at its weights.
+        decay: the largest decay, in 0..1; at 0 the average is the network itself.
+    """
+
+    def move(slow: _Tensors, fast: _Tensors, updates: Tensor | int) -> None:
+        count = int(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(slow, fast, updates)
+
+    average = AveragedModel(model, multi_avg_fn=move)
+    average.update_parameters(model)  # the first one only copies
+    return average

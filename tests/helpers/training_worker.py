@@ -1,6 +1,7 @@
 """A fine-tuning run in a process of its own, for the tests that kill it or start several.
 
     python tests/helpers/training_worker.py FOLDER [--resume] [--steps N] [--train-dual] [--blind]
+        [--signal N --at STEP]
 
 Writes last.ckpt, metrics.jsonl and, when done, result-<rank>.safetensors to FOLDER.
 """
@@ -23,7 +24,7 @@ from drc.networks.dual import DualModel
 from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
 from drc.settings.training import RecoverySettings
-from drc.training.loop import finetune
+from drc.training.loop import TrainingFiles, run_training
 
 STEPS = 30
 CHECKPOINT_EVERY = 10
@@ -39,6 +40,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--train-dual", action="store_true")
     parser.add_argument("--blind", action="store_true", help="a network that estimates kernels")
+    parser.add_argument("--signal", type=int, help="what the process sends itself at a step")
+    parser.add_argument("--at", type=int, default=0, help="that step")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -63,9 +66,13 @@ def main() -> int:
         size = {"patch": settings.patch, "batch": settings.batch, "steps": settings.steps}
         return crop_loader(pairs, scale, **size, seed=1, start=start, degradation=degradation)
 
+    def send_itself_a_signal(what: str, done: int, total: int, values: dict[str, float]) -> None:
+        if args.signal is not None and done == args.at:
+            signal.raise_signal(args.signal)
+
     teacher, student, dual = networks
     try:
-        result = finetune(
+        result = run_training(
             student,
             batches,
             teacher=teacher,
@@ -73,9 +80,10 @@ def main() -> int:
             settings=settings,
             device="cpu",
             seed=1,
-            checkpoint=args.folder / "last.ckpt",
-            resume=args.resume,
-            metrics=args.folder / "metrics.jsonl",
+            files=TrainingFiles(
+                args.folder / "last.ckpt", args.folder / "metrics.jsonl", args.resume
+            ),
+            progress=send_itself_a_signal,
         )
     except KeyboardInterrupt:
         return 130

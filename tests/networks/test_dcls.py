@@ -22,8 +22,7 @@ from drc.graph.verify.check import compare
 from drc.networks.dual import ChainDual
 from drc.networks.registry import build, get_preset, schema
 from drc.networks.traits import get_traits
-from drc.networks.zoo.dcls import DCLS
-from drc.networks.zoo.dcls_kernel import FILTERS, chain_kernel, deconvolve
+from drc.networks.zoo.dcls import DCLS, FILTERS, chain_kernel, deconvolve
 
 PARAMETERS = {("dcls", 4): 19_054_027, ("dcls_drc", 4): 14_166_343}
 SPECS = [("dcls_x4", "dcls"), ("dcls_drc_x4", "dcls_drc")]
@@ -70,7 +69,7 @@ def test_names_and_shapes_are_the_official_ones_in_order(
 
 def test_published_widths_are_the_reference_list(shared: Path) -> None:
     lists = json.loads((shared / "spec" / "widths.json").read_text("utf-8"))
-    assert get_preset("dcls_drc").arguments_for(4)["widths"] == lists["dcls_drc_x4"]
+    assert get_preset("dcls_drc").arguments[4]["widths"] == lists["dcls_drc_x4"]
 
 
 @pytest.mark.parametrize(("name", "scale"), PARAMETERS)
@@ -83,7 +82,7 @@ def test_parameter_counts_are_the_published_ones(name: str, scale: int) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), PRESETS)
 def test_presets_estimate_kernels_of_their_size(name: str, scale: int) -> None:
-    size = get_preset(name).arguments_for(scale)["kernel_size"]
+    size = get_preset(name).arguments[scale]["kernel_size"]
     model = tiny(scale, kernel_size=size)
     with torch.no_grad():
         sr, kernel = model.restore(torch.rand(2, 3, 9, 11))

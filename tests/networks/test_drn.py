@@ -13,6 +13,7 @@ from torch import nn
 import drc
 from drc.core.errors import UsageError
 from drc.networks import registry
+from drc.networks.checkpoints import shapes
 from drc.networks.dual import DownStep, DualModel
 from drc.networks.registry import Preset, build, get_preset, register, schema
 from drc.networks.traits import get_traits
@@ -73,7 +74,7 @@ def test_published_widths_are_the_reference_lists(shared: Path) -> None:
         for scale in (4, 8):
             name = f"drn_s{percent}"
             expected = lists[f"{name}_x{scale}"]
-            assert get_preset(name).arguments_for(scale)["widths"] == expected
+            assert get_preset(name).arguments[scale]["widths"] == expected
 
 
 @pytest.mark.parametrize(("name", "scale"), PARAMETERS)
@@ -86,8 +87,8 @@ def test_parameter_counts_are_the_published_ones(name: str, scale: int) -> None:
 
 
 def test_a_widths_list_builds_the_compressed_form() -> None:
-    widths = get_preset("drn_s30").arguments_for(4)["widths"]
-    assert schema("drn_s", 4, widths) == schema("drn_s30", 4)
+    widths = get_preset("drn_s30").arguments[4]["widths"]
+    assert shapes(build("drn_s", 4, widths)) == schema("drn_s30", 4)
     model = drc.create_model("drn_tiny", widths=[4] * 20)
     assert get_traits(model).widths == (4,) * 20
     with torch.no_grad():

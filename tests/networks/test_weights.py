@@ -20,10 +20,10 @@ from torch import Tensor, nn
 import drc
 from drc.core.errors import UsageError, WeightsError
 from drc.networks import registry
-from drc.networks.dual import ChainDual, DualModel
-from drc.networks.dual_weights import load_dual
+from drc.networks.checkpoints import read_checkpoint
+from drc.networks.dual import ChainDual, DualModel, load_dual
 from drc.networks.registry import Preset, get_preset, register, schema
-from drc.networks.weights import load_weights, locate, locate_dual, read_checkpoint
+from drc.networks.weights import load_weights, locate, locate_dual
 from drc.opening import open_network
 
 
@@ -129,7 +129,7 @@ def test_the_published_compressed_file_loads_by_name_or_by_widths(tmp_path: Path
     path = tmp_path / "DRNS_4x_Prune_70.pt"
     named = drc.create_model("drn_s70", weights=path)
     listed = drc.create_model(
-        "drn_s", weights=path, widths=get_preset("drn_s70").arguments_for(4)["widths"]
+        "drn_s", weights=path, widths=get_preset("drn_s70").arguments[4]["widths"]
     )
     for one, other in zip(named.parameters(), listed.parameters(), strict=True):
         assert torch.equal(one, other)

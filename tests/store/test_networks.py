@@ -25,8 +25,7 @@ import drc
 from drc.core.errors import DrcError, ModelError, RunError, WeightsError
 from drc.graph.surgery import cut, get_cut
 from drc.graph.trace import trace
-from drc.networks.dual import DualModel
-from drc.networks.dual_weights import load_dual
+from drc.networks.dual import DualModel, load_dual
 from drc.networks.traits import final_output, get_traits
 from drc.store.networks import METADATA_KEY, SCHEMA_VERSION, read_header, save_dual
 

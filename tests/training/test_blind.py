@@ -24,7 +24,7 @@ from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
 from drc.settings.training import RecoverySettings
 from drc.training.kernel_loss import kernel_target
-from drc.training.loop import finetune
+from drc.training.loop import TrainingFiles, run_training
 from drc.training.objective import TERMS, Objective
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,7 +112,7 @@ def test_the_kernel_trains_the_estimator_and_nothing_else() -> None:
 def test_without_a_weight_the_estimator_stays_as_it_is() -> None:
     model, data = tiny(), batches(2)
     shown: list[dict[str, float]] = []
-    off = finetune(
+    off = run_training(
         model,
         data,
         settings=settings(steps=2, kernel_weight=0.0),
@@ -124,7 +124,7 @@ def test_without_a_weight_the_estimator_stays_as_it_is() -> None:
     assert all(name.startswith("Restorer.") for name in changed(model, off))
     # The estimator learns the kernel alone: the restorer's first step is the same with and without.
     first, other = (
-        finetune(model, data, settings=settings(steps=1, kernel_weight=w), device="cpu")
+        run_training(model, data, settings=settings(steps=1, kernel_weight=w), device="cpu")
         for w in (0.0, 1.0)
     )
     assert changed(first, other)
@@ -135,7 +135,14 @@ def test_training_brings_the_kernels_nearer(tmp_path: Path) -> None:
     model, data = tiny(), batches(3)
     path = tmp_path / "metrics.jsonl"
     options = settings(steps=36, lr=4e-4, log_every=3, ema=0.5)
-    result = finetune(model, data, teacher=model, settings=options, device="cpu", metrics=path)
+    result = run_training(
+        model,
+        data,
+        teacher=model,
+        settings=options,
+        device="cpu",
+        files=TrainingFiles(metrics=path),
+    )
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert all(line["distill"] >= 0 and line["kernel"] > 0 for line in lines)
     assert lines[-1]["kernel"] < 0.8 * lines[0]["kernel"]
@@ -155,7 +162,7 @@ def test_training_brings_the_kernels_nearer(tmp_path: Path) -> None:
 
 def test_autocast_trains_the_estimator_too() -> None:
     model = tiny()
-    result = finetune(model, batches(1), settings=settings(steps=2, amp="bf16"), device="cpu")
+    result = run_training(model, batches(1), settings=settings(steps=2, amp="bf16"), device="cpu")
     assert any(name.startswith("Estimator.") for name in changed(model, result))
 
 
@@ -165,26 +172,20 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
             if done == stop:
                 signal.raise_signal(signal.SIGINT)
 
-        return finetune(
+        return run_training(
             tiny(),
             batches(3),
             teacher=tiny(),
             settings=settings(steps=7, ema=0.9),
             device="cpu",
-            checkpoint=path,
-            resume=True,
-            metrics=path.with_suffix(".jsonl"),
+            files=TrainingFiles(path, path.with_suffix(".jsonl"), resume=True),
             progress=progress,
         )
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        whole = run(tmp_path / "whole.ckpt")
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "last.ckpt", stop=3)
-        resumed = run(tmp_path / "last.ckpt")
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    whole = run(tmp_path / "whole.ckpt")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "last.ckpt", stop=3)
+    resumed = run(tmp_path / "last.ckpt")
     assert changed(whole, resumed) == []
     kernels = [
         [json.loads(line)["kernel"] for line in (tmp_path / name).read_text().splitlines()]
@@ -197,22 +198,23 @@ def test_the_weight_belongs_to_runs_that_use_it(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     plain = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
     for model, data in ((tiny(), batches(1)), (plain, batches(1))):
-        given = {"device": "cpu", "checkpoint": path}
-        finetune(model, data, settings=settings(steps=1), **given)
+        given = {"device": "cpu", "files": TrainingFiles(path)}
+        again = {"device": "cpu", "files": TrainingFiles(path, resume=True)}
+        run_training(model, data, settings=settings(steps=1), **given)
         identity = torch.load(path, weights_only=True)["identity"]
         other = settings(steps=1, kernel_weight=0.5)
         if model is plain:
-            assert "kernel_weight" not in identity  # so that older checkpoints go on
-            finetune(model, data, settings=other, resume=True, **given)
+            assert "kernel_weight" not in identity
+            run_training(model, data, settings=other, **again)
         else:
             with pytest.raises(RunError, match=r"kernel_weight 1.0 then, 0.5 now"):
-                finetune(model, data, settings=other, resume=True, **given)
+                run_training(model, data, settings=other, **again)
 
 
 def test_networks_without_kernels_do_not_notice() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
     results = [
-        finetune(plain, batches(2), settings=settings(kernel_weight=weight), device="cpu")
+        run_training(plain, batches(2), settings=settings(kernel_weight=weight), device="cpu")
         for weight in (0.0, 1.0, 7.0)
     ]
     assert changed(results[0], results[1]) == changed(results[0], results[2]) == []
@@ -220,10 +222,10 @@ def test_networks_without_kernels_do_not_notice() -> None:
 
 def test_patches_that_do_not_show_the_kernel_are_refused() -> None:
     with pytest.raises(DataError, match="a 8x8 LR image does not show a 11x11 kernel"):
-        finetune(tiny(), batches(1, patch=8), settings=settings(), device="cpu")
+        run_training(tiny(), batches(1, patch=8), settings=settings(), device="cpu")
     alone = settings(primal=0.0, kernel_weight=0.0)
     with pytest.raises(UsageError, match=r"every loss is off; .*kernel_weight"):
-        finetune(tiny(), batches(1), settings=alone, device="cpu")
+        run_training(tiny(), batches(1), settings=alone, device="cpu")
 
 
 def test_a_pruned_estimator_is_trained() -> None:

@@ -17,8 +17,8 @@ from drc.graph.surgery import cut
 from drc.graph.trace import trace
 from drc.networks.registry import build
 from drc.settings.training import RecoverySettings
-from drc.training.feature_distill import PLACES, FeatureDistillation, find_places
-from drc.training.loop import finetune
+from drc.training.feature_distill import MOST_COMPARED, FeatureDistillation, compared_layers
+from drc.training.loop import TrainingFiles, run_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,7 +82,7 @@ def settings(**changes: Any) -> RecoverySettings:
 def test_the_loss_is_the_error_over_the_variance() -> None:
     teacher = Pair()
     distillation = FeatureDistillation(smaller(teacher, one=[0, 2]), teacher)
-    assert [place.name for place in distillation.places] == ["two"]
+    assert [layer.name for layer in distillation.layers] == ["two"]
     red = torch.zeros(1, 3, 2, 2)
     red[0, 0, 0] = 1
     with distillation.watched():
@@ -99,7 +99,7 @@ def test_channels_are_compared_with_those_they_were() -> None:
         teacher.three.weight[:, [0, 2]] = 0
     student = smaller(teacher, one=[0, 2], two=[1, 3])
     distillation = FeatureDistillation(student, teacher)
-    (two, three) = distillation.places
+    (two, three) = distillation.layers
     assert two.kept is not None and two.kept.tolist() == [1, 3] and three.kept is None
     image = torch.rand(2, 3, 8, 8)
     with distillation.watched():
@@ -114,13 +114,13 @@ def test_channels_are_compared_with_those_they_were() -> None:
 
 def test_layers_that_read_less_are_compared_and_nothing_else() -> None:
     dense, student = cut_drn()
-    places = find_places(student, dense)
-    assert len(places) == PLACES
+    layers = compared_layers(student, dense)
+    assert len(layers) == MOST_COMPARED
     # Of sixteen blocks every second; the attention inside them gives one value per channel.
     blocks = [(level, block) for level in (0, 1) for block in range(1, 8, 2)]
     wanted = [f"up_blocks.{level}.{block}.body.2" for level, block in blocks]
-    assert [place.name for place in places] == wanted
-    assert all(place.kept is None for place in places)
+    assert [layer.name for layer in layers] == wanted
+    assert all(layer.kept is None for layer in layers)
 
 
 def test_a_layer_of_zeros_teaches_nothing() -> None:
@@ -138,7 +138,7 @@ def test_a_layer_of_zeros_teaches_nothing() -> None:
 def test_training_brings_the_features_back() -> None:
     dense, student = cut_drn()
     shown: list[dict[str, float]] = []
-    result = finetune(
+    result = run_training(
         student,
         batches(4, 2),
         teacher=dense,
@@ -156,7 +156,7 @@ def test_half_precision_and_both_memory_formats() -> None:
     dense, student = cut_drn()
     for changes in ({"amp": "bf16"}, {"channels_last": False}):
         shown: list[dict[str, float]] = []
-        finetune(
+        run_training(
             student, batches(4, 1), teacher=dense, settings=settings(steps=1, **changes),
             device="cpu", progress=lambda what, done, total, values, to=shown: to.append(values),
         )  # fmt: skip
@@ -166,30 +166,31 @@ def test_half_precision_and_both_memory_formats() -> None:
 def test_another_kind_of_teacher_is_refused() -> None:
     data = batches(1)
     with pytest.raises(UsageError, match=r"features cannot be compared; set recovery.features"):
-        finetune(Chain(), data, teacher=Pair(), settings=settings(), device="cpu")
+        run_training(Chain(), data, teacher=Pair(), settings=settings(), device="cpu")
     with pytest.raises(UsageError, match="compares with a teacher, and there is none"):
-        finetune(Chain(), data, settings=settings(), device="cpu")
+        run_training(Chain(), data, settings=settings(), device="cpu")
     wider = build("drn_s")
     with pytest.raises(UsageError, match="features cannot be compared"):
-        find_places(build("drn_tiny"), wider)
+        compared_layers(build("drn_tiny"), wider)
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     teacher = Chain()
     student, data = smaller(teacher, one=[0, 1], two=[0, 1, 2]), batches(1)
     options = {"teacher": teacher, "settings": settings(), "device": "cpu"}
-    whole = finetune(student, data, **options)
+    whole = run_training(student, data, **options)
     path = tmp_path / "last.ckpt"
+    again = TrainingFiles(path, resume=True)
 
     def stop(what: str, done: int, total: int, values: dict[str, float]) -> None:
         if done == 3:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(student, data, checkpoint=path, progress=stop, **options)
+        run_training(student, data, files=TrainingFiles(path), progress=stop, **options)
     other = {**options, "settings": settings(features=0.5)}
     with pytest.raises(RunError, match=r"features 1\.0 then, 0\.5 now"):
-        finetune(student, data, checkpoint=path, resume=True, **other)
-    resumed = finetune(student, data, checkpoint=path, resume=True, **options)
+        run_training(student, data, files=again, **other)
+    resumed = run_training(student, data, files=again, **options)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name])

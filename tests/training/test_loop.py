@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import drc
 from drc.core.errors import DataError, ModelError, RunError, TrainingError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.settings.training import RecoverySettings
-from drc.training.loop import finetune
+from drc.settings.training import RecoverySettings, TrainSettings
+from drc.training.loop import TrainingFiles, run_training
 from drc.training.objective import TERMS
 
 WIDTHS = [8, 8] + [16] * 9 + [20] * 9
@@ -89,7 +90,7 @@ def test_training_recovers_quality_and_leaves_its_arguments_alone() -> None:
     teacher, student, dual = build("drn_tiny"), build("drn_tiny", widths=WIDTHS), DualModel(4)
     before = [deepcopy(x) for x in (teacher, student, dual)]
     losses: list[float] = []
-    result = finetune(
+    result = run_training(
         student,
         batches(4),
         teacher=teacher,
@@ -113,7 +114,7 @@ def test_training_recovers_quality_and_leaves_its_arguments_alone() -> None:
 def test_a_foreign_single_image_network_at_x3() -> None:
     model = Small()
     losses: list[dict[str, float]] = []
-    finetune(
+    run_training(
         model,
         batches(3),
         dual=DualModel(3),
@@ -128,7 +129,7 @@ def test_a_foreign_single_image_network_at_x3() -> None:
 def test_one_seed_gives_one_network() -> None:
     model = Small()
     first, second = (
-        finetune(model, batches(3), settings=settings(), device="cpu", seed=3) for _ in range(2)
+        run_training(model, batches(3), settings=settings(), device="cpu", seed=3) for _ in range(2)
     )
     assert equal(first, second)
 
@@ -136,20 +137,20 @@ def test_one_seed_gives_one_network() -> None:
 def test_the_callers_random_numbers_go_on_as_if_nothing_was_trained() -> None:
     model, data = Small(), batches(3)
     state = torch.get_rng_state()
-    finetune(model, data, settings=settings(steps=1), device="cpu")
+    run_training(model, data, settings=settings(steps=1), device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_autocast_trains_float32_weights(amp: str) -> None:
-    result = finetune(Small(), batches(3), settings=settings(amp=amp, steps=3), device="cpu")
+    result = run_training(Small(), batches(3), settings=settings(amp=amp, steps=3), device="cpu")
     assert {p.dtype for p in result.parameters()} == {torch.float32}
-    exact = finetune(Small(), batches(3), settings=settings(steps=3), device="cpu")
+    exact = run_training(Small(), batches(3), settings=settings(steps=3), device="cpu")
     assert not equal(result, exact)
 
 
 def test_a_half_precision_network_is_trained_in_float32_and_given_back_as_it_came() -> None:
-    result = finetune(Small().bfloat16(), batches(3), settings=settings(), device="cpu")
+    result = run_training(Small().bfloat16(), batches(3), settings=settings(), device="cpu")
     assert {p.dtype for p in result.parameters()} == {torch.bfloat16}
 
 
@@ -158,8 +159,8 @@ def test_memory_formats_agree(channels_last: bool) -> None:
     torch.manual_seed(5)
     model = Small()
     options = settings(channels_last=channels_last, steps=4)
-    result = finetune(model, batches(3), settings=options, device="cpu")
-    plain = finetune(model, batches(3), settings=settings(steps=4), device="cpu")
+    result = run_training(model, batches(3), settings=options, device="cpu")
+    plain = run_training(model, batches(3), settings=settings(steps=4), device="cpu")
     for x, y in zip(result.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-5)
 
@@ -168,8 +169,8 @@ def test_clipping_bounds_the_step_of_the_first_update() -> None:
     # Adam hides the scale of gradients, except next to its epsilon.
     model = Small()
     options = {"lr": 1e-3, "ema": 0.0, "steps": 1}
-    free = finetune(model, batches(3), settings=settings(**options), device="cpu")
-    held = finetune(model, batches(3), settings=settings(**options, clip=1e-12), device="cpu")
+    free = run_training(model, batches(3), settings=settings(**options), device="cpu")
+    held = run_training(model, batches(3), settings=settings(**options, clip=1e-12), device="cpu")
 
     def change(result: nn.Module) -> float:
         pairs = zip(result.parameters(), model.parameters(), strict=True)
@@ -184,18 +185,18 @@ def test_the_dual_model_learns_only_when_asked() -> None:
     start = deepcopy(fixed)
     for dual, asked in ((fixed, False), (learning, True)):
         options = settings(train_dual=asked)
-        finetune(Small(), batches(3), dual=dual, settings=options, device="cpu")
+        run_training(Small(), batches(3), dual=dual, settings=options, device="cpu")
     assert equal(fixed, start) and not equal(learning, start)
 
 
 def test_metrics_are_means_of_their_steps(tmp_path: Path) -> None:
     shown: list[float] = []
-    finetune(
+    run_training(
         Small(),
         batches(3),
         settings=settings(steps=5),
         device="cpu",
-        metrics=tmp_path / "metrics.jsonl",
+        files=TrainingFiles(metrics=tmp_path / "metrics.jsonl"),
         progress=lambda what, done, total, values: shown.append(values["loss"]),
     )
     lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -211,12 +212,12 @@ def test_nan_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     done: list[int] = []
     with pytest.raises(TrainingError, match="the loss became nan at step") as caught:
-        finetune(
+        run_training(
             Fading(),
             [(x["lr"] * 0, x["hr"] * 0) for x in batches(2)],
             settings=settings(steps=50, lr=1e-2, checkpoint_every=3),
             device="cpu",
-            checkpoint=path,
+            files=TrainingFiles(path),
             progress=lambda what, now, total, values: done.append(now),
         )
     good = done[-1] // 3 * 3
@@ -231,14 +232,13 @@ def test_weights_that_overflow_are_never_written(tmp_path: Path) -> None:
     options = settings(lr=3e37, checkpoint_every=1)
     data = [(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 16, 16))]
     with pytest.raises(TrainingError, match="not finite after step 1; no checkpoint was saved"):
-        finetune(Overflowing(), data, settings=options, device="cpu", checkpoint=path)
+        run_training(Overflowing(), data, settings=options, device="cpu", files=TrainingFiles(path))
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "error", "message"),
     [
-        ({"resume": True}, {}, UsageError, "path of a checkpoint"),
         ({"dual": DualModel(2)}, {}, UsageError, "for x2, the network for x3"),
         ({"loader": []}, {}, DataError, "no batches"),
         ({"loader": iter([])}, {}, DataError, "no batches"),
@@ -251,24 +251,59 @@ def test_weights_that_overflow_are_never_written(tmp_path: Path) -> None:
 def test_bad_input_is_one_line(changes, options, error, message) -> None:
     given = {"model": Small(), "loader": batches(3, 1), "device": "cpu", **changes}
     with pytest.raises(error, match=message) as caught:
-        finetune(given.pop("model"), given.pop("loader"), settings=settings(**options), **given)
+        run_training(given.pop("model"), given.pop("loader"), settings=settings(**options), **given)
     assert "\n" not in str(caught.value)
+
+
+def test_resuming_needs_a_checkpoint() -> None:
+    with pytest.raises(UsageError, match="path of a checkpoint"):
+        TrainingFiles(resume=True)
 
 
 def test_nan_in_the_data_is_the_datas_fault() -> None:
     (batch,) = batches(3, 1)
     batch["hr"][0, 0, 0, 0] = math.nan
     with pytest.raises(DataError, match="NaN"):
-        finetune(Small(), [batch], settings=settings(), device="cpu")
+        run_training(Small(), [batch], settings=settings(), device="cpu")
 
 
 def test_a_checkpoint_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
-        finetune(
+        run_training(
             Small(),
             batches(3),
             settings=settings(),
             device="cpu",
-            checkpoint=tmp_path / "file" / "last.ckpt",
+            files=TrainingFiles(tmp_path / "file" / "last.ckpt"),
         )
+
+
+class WeightNormed(nn.Module):
+    """Its weight is computed from two parameters, as `nn.utils.weight_norm` did it."""
+
+    scale = 2
+    value_range = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.weight_norm(nn.Conv2d(3, 12, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.conv(x), 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_a_network_with_computed_weights_is_trained_and_validated() -> None:
+    model = WeightNormed()
+    model(torch.rand(1, 3, 8, 8))  # its weight now has a gradient function
+    seen: list[float] = []
+
+    def validate(network: nn.Module) -> float:
+        seen.append(float(network(torch.ones(1, 3, 8, 8)).detach().sum()))
+        return float(len(seen))
+
+    options = TrainSettings(steps=2, validate_every=1, lr=1e-2, dual_weight=0.0)
+    result = drc.train(model, batches(2), validate=validate, settings=options, device="cpu")
+    assert len(seen) == 2 and seen[0] != seen[1]
+    assert float(result(torch.ones(1, 3, 8, 8)).detach().sum()) == seen[1]

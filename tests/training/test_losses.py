@@ -10,7 +10,7 @@ from drc.core.errors import ModelError, UsageError
 from drc.networks.dual import DualModel
 from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, output_loss
-from drc.training.losses import dual_loss, dual_regression_loss, primal_loss, pyramid_targets
+from drc.training.losses import dual_loss, dual_regression_loss, level_loss, pyramid_targets
 from drc.training.objective import TERMS, Objective
 
 
@@ -62,10 +62,10 @@ def test_an_output_of_a_wrong_size_is_named(shape: tuple[int, int]) -> None:
         pyramid_targets(torch.zeros(2, 3, *shape), LR, HR, 255.0)
 
 
-def test_primal_loss_adds_the_levels() -> None:
+def test_level_loss_adds_the_levels() -> None:
     targets = pyramid_targets(PYRAMID, LR, HR, 255.0)
-    assert float(primal_loss(PYRAMID, targets)) == 2 + 1 + 6
-    assert float(primal_loss(PYRAMID[-1], [HR])) == 6
+    assert float(level_loss(PYRAMID, targets)) == 2 + 1 + 6
+    assert float(level_loss(PYRAMID[-1], [HR])) == 6
 
 
 def test_dual_loss_of_a_pyramid_and_of_one_image() -> None:

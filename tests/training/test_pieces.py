@@ -16,7 +16,7 @@ from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
 from drc.settings.training import RecoverySettings
-from drc.training.loop import finetune
+from drc.training.loop import run_training
 from drc.training.pieces import fewest_pieces, in_pieces
 
 ROOT = Path(__file__).parents[2]
@@ -90,16 +90,16 @@ from drc.settings.training import RecoverySettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.registry import build
-from drc.training.loop import finetune
+from drc.training.loop import TrainingFiles, run_training
 torch.set_num_threads(1)
 model = build("drn_tiny")
 data = list(crop_loader(bundled_pairs()[:1], 4, patch=16, batch=48, steps=1, seed=0))
-finetune(model, [{k: v[:1] for k, v in data[0].items()}], settings=RecoverySettings(steps=1))
+run_training(model, [{k: v[:1] for k, v in data[0].items()}], settings=RecoverySettings(steps=1))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (250 << 20), -1))
 settings = RecoverySettings(steps=1, auto_batch="auto" in sys.argv)
 try:
-    finetune(model, data, settings=settings, device="cpu")
+    run_training(model, data, settings=settings, device="cpu")
     print("done")
 except Exception as error:
     print(type(error).__name__, error)
@@ -130,7 +130,7 @@ def test_training_in_parts_gives_the_same_network(one_thread: None) -> None:
         settings = RecoverySettings(steps=3, auto_batch=True, train_dual=True, ema=0)
         torch.manual_seed(1)
         dual = DualModel(4)
-        finetune_one = finetune(model, data, dual=dual, settings=settings, device="cpu")
+        finetune_one = run_training(model, data, dual=dual, settings=settings, device="cpu")
         found.append((finetune_one.state_dict(), dual.state_dict()))
     for ours, theirs in zip(*found, strict=True):
         for name, tensor in ours.items():

@@ -24,7 +24,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.settings.training import RecoverySettings
-from drc.training.loop import finetune
+from drc.training.loop import TrainingFiles, run_training
 from drc.training.metrics import MetricsFile
 
 WORKER = Path(__file__).parents[1] / "helpers" / "training_worker.py"
@@ -49,16 +49,6 @@ def steps_in(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
 
 
-def signal_at(process: subprocess.Popen[bytes], folder: Path, step: int, number: int) -> int:
-    """Send a signal once the run has passed `step`; return the exit status."""
-    deadline = time.monotonic() + PATIENCE
-    while max(steps_in(folder), default=0) < step:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(number)
-    return process.wait(PATIENCE)
-
-
 def saved_step(folder: Path) -> int:
     return torch.load(folder / "last.ckpt", weights_only=True)["state"]["step"]
 
@@ -67,20 +57,19 @@ def test_killed_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     uninterrupted = start(whole)
 
-    killed = start(broken)
-    assert signal_at(killed, broken, CHECKPOINT_EVERY + 3, signal.SIGKILL) == -signal.SIGKILL
+    # The run signals itself, for on a busy machine it would outrun whoever watches it.
+    at = CHECKPOINT_EVERY + 3
+    killed = start(broken, f"--signal={signal.SIGKILL:d}", f"--at={at}")
+    assert killed.wait(PATIENCE) == -signal.SIGKILL
     assert saved_step(broken) == CHECKPOINT_EVERY
-    assert max(steps_in(broken)) > CHECKPOINT_EVERY
+    assert max(steps_in(broken)) == at
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1')  # what a kill in the middle of a line leaves
 
-    stopped = start(broken, "--resume")
-    # The killed run's later lines are dropped first, so wait for the resumed run's own.
-    while max(steps_in(broken), default=0) != CHECKPOINT_EVERY and stopped.poll() is None:
-        time.sleep(0.002)
-    assert signal_at(stopped, broken, CHECKPOINT_EVERY + 4, signal.SIGINT) == 130
-    assert CHECKPOINT_EVERY + 4 <= saved_step(broken) < STEPS
-    assert saved_step(broken) == max(steps_in(broken))
+    stopped = start(broken, "--resume", f"--signal={signal.SIGINT:d}", f"--at={at + 1}")
+    assert stopped.wait(PATIENCE) == 130
+    # The signal is seen at the end of the next step.
+    assert saved_step(broken) == max(steps_in(broken)) == at + 2
 
     assert start(broken, "--resume").wait(PATIENCE) == 0
     assert uninterrupted.wait(PATIENCE) == 0
@@ -154,7 +143,9 @@ LOADERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def run(loader: Any, path: Path | None, stop_at: int = 0, **options: Any) -> nn.Module:
+def run(
+    loader: Any, path: Path | None, stop_at: int = 0, resume: bool = False, **options: Any
+) -> nn.Module:
     """Nine steps; at `stop_at` a real SIGINT reaches this process."""
 
     def progress(what: str, done: int, total: int, values: dict[str, float]) -> None:
@@ -165,7 +156,7 @@ def run(loader: Any, path: Path | None, stop_at: int = 0, **options: Any) -> nn.
     model, teacher, dual = Noisy(), Noisy(), DualModel(2)
     given = {"steps": 9, "batch": 2, "train_dual": True, "clip": 1.0, "log_every": 4, "ema": 0.9}
     given.update(options.pop("settings", {}))
-    return finetune(
+    return run_training(
         model,
         loader,
         teacher=teacher,
@@ -173,19 +164,10 @@ def run(loader: Any, path: Path | None, stop_at: int = 0, **options: Any) -> nn.
         settings=RecoverySettings(**given),
         device="cpu",
         seed=6,
-        checkpoint=path,
-        metrics=path and path.with_suffix(".jsonl"),
+        files=TrainingFiles(path, path and path.with_suffix(".jsonl"), resume),
         progress=progress,
         **options,
     )
-
-
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """A shell that starts the tests in the background makes them ignore Ctrl-C."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -271,13 +253,14 @@ def test_how_often_to_write_may_change(tmp_path: Path) -> None:
 
 def test_another_network_or_teacher_is_named(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    options = {"settings": RecoverySettings(steps=1), "device": "cpu", "checkpoint": path}
+    options = {"settings": RecoverySettings(steps=1), "device": "cpu"}
+    once, again = TrainingFiles(path), TrainingFiles(path, resume=True)
     model, data = Noisy(), LOADERS["list"]()
-    finetune(model, data, **options)
+    run_training(model, data, files=once, **options)
     with pytest.raises(RunError, match="another starting network"):
-        finetune(Noisy(), data, resume=True, **options)
+        run_training(Noisy(), data, files=again, **options)
     with pytest.raises(RunError, match="no teacher then"):
-        finetune(model, data, teacher=Noisy(), resume=True, **options)
+        run_training(model, data, teacher=Noisy(), files=again, **options)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])

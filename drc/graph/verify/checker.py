@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
 from drc.graph.sizes.recorder import attached, forgets
-from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, removed, twin_of
+from drc.graph.surgery import Cut, KeepSets, cut, get_cut, removed, twin_of
 from drc.graph.verify.masked import run_exactly, run_masked
+from drc.networks.copying import copy_of
 
 BREAKS = "cutting it breaks the forward pass"
 """How the reasons begin of cut networks that do not run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,51 +107,25 @@ def dense_widths(n_resblocks: int, n_feats: int, scale: int) -> list[int]:
     return widths
 
 
-def _register_presets() -> None:
-    sizes = {
-        "drn_s": {4: (30, 16), 8: (30, 8)},
-        "drn_l": {4: (40, 20), 8: (36, 10)},
-    }
-    for name, by_scale in sizes.items():
-        letter = name[-1].upper()
-        register(
-            Preset(
-                name=name,
-                build=DRN,
-                arguments={s: {"n_resblocks": b, "n_feats": f} for s, (b, f) in by_scale.items()},
-                value_range=255.0,
-                weights={s: WeightsFile(url=f"{_RELEASE}DRN{letter}{s}x.pt") for s in by_scale},
-            )
-        )
-    for percent in (30, 50, 70):
-        register(
-            Preset(
-                name=f"drn_s{percent}",
-                build=DRN,
-                arguments={
-                    s: {
-                        "n_resblocks": b,
-                        "n_feats": f,
-                        "widths": published_widths(f"drn_s{percent}_x{s}"),
-                    }
-                    for s, (b, f) in sizes["drn_s"].items()
-                },
-                value_range=255.0,
-                weights={
-                    s: WeightsFile(url=f"{_PRUNED_RELEASE}DRNS_{s}x_Prune_{percent}.pt")
-                    for s in sizes["drn_s"]
-                },
-            )
-        )
-    register(
-        Preset(
-            name="drn_tiny",
-            build=DRN,
-            arguments={4: {"n_resblocks": 8, "n_feats": 8}},
-            value_range=255.0,
-            weights={4: WeightsFile(packaged="drn_tiny_x4.safetensors")},
-        )
-    )
+def _register(
+    name: str, sizes: dict[int, tuple[int, int]], source: str | None, compressed: bool = False
+) -> None:
+    """Register a preset; `sizes` are blocks and features, `source` is an address without scale."""
+    arguments: dict[int, dict[str, Any]] = {}
+    for scale, (blocks, features) in sizes.items():
+        arguments[scale] = {"n_resblocks": blocks, "n_feats": features}
+        if compressed:
+            arguments[scale]["widths"] = published_widths(f"{name}_x{scale}")
+    weights = {scale: WeightsFile(packaged=f"{name}_x{scale}.safetensors") for scale in sizes}
+    if source is not None:
+        weights = {scale: WeightsFile(url=source.format(scale)) for scale in sizes}
+    register(Preset(name, DRN, arguments, value_range=255.0, weights=weights))
 
 
-_register_presets()
+_SMALL = {4: (30, 16), 8: (30, 8)}
+_register("drn_s", _SMALL, _RELEASE + "DRNS{}x.pt")
+_register("drn_l", {4: (40, 20), 8: (36, 10)}, _RELEASE + "DRNL{}x.pt")
+for _percent in (30, 50, 70):
+    _file = f"{_PRUNED_RELEASE}DRNS_{{}}x_Prune_{_percent}.pt"
+    _register(f"drn_s{_percent}", _SMALL, _file, compressed=True)
+_register("drn_tiny", {4: (8, 8)}, None)

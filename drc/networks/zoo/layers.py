@@ -14,22 +14,20 @@ RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Of DIV2K, per channel, in 0..1."""
 
 
-def conv3x3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     """A 3x3 convolution that keeps the image's size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 class MeanShift(nn.Conv2d):
     """Fixed 1x1 convolution that adds `sign * value_range * mean` to an RGB image."""
 
-    def __init__(
-        self, value_range: float, sign: int, mean: tuple[float, float, float] = RGB_MEAN
-    ) -> None:
+    def __init__(self, value_range: float, sign: int) -> None:
         super().__init__(3, 3, 1)
         assert self.bias is not None
         with torch.no_grad():
             self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
-            self.bias.copy_(sign * value_range * torch.tensor(mean))
+            self.bias.copy_(sign * value_range * torch.tensor(RGB_MEAN))
         self.requires_grad_(False)
 
 

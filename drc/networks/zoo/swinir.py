@@ -29,11 +29,7 @@ _UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
 class WindowAttention(nn.Module):
     """Attention of all tokens of a window, `(N windows, tokens, channels)`; same shape out.
 
-    Args:
-        channels: of the tokens.
-        width: inner width over all heads; queries are scaled as if it were `channels`.
-        heads: number of heads.
-        window: side of the windows.
+    `width` is the inner one over all heads; queries are scaled as if it were `channels`.
     """
 
     relative_position_index: Tensor
@@ -71,13 +67,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each behind a layer norm and around a skip, on `(N, H, W, channels)`.
 
-    Args:
-        channels: of the image.
-        widths: of the attention and of the MLP.
-        heads: number of heads.
-        window: side of the windows.
-        shifted: attend in windows moved by half a window.
-        img_size: side of the image for which a mask is stored.
+    `widths` are those of the attention and of the MLP, `window` is the side of the windows, and
+    `img_size` that of the image for which a mask is stored.
     """
 
     attn_mask: Tensor | None

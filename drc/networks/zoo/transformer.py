@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -72,8 +74,8 @@ def shift_mask(
 
 def _regions(length: int, window: int, device: torch.device | None) -> Tensor:
     """0 outside the last window of a shifted axis, 1 and 2 in its halves, `(length,)`."""
-    place = torch.arange(length, device=device)
-    return (place >= length - window).long() + (place >= length - window // 2).long()
+    index = torch.arange(length, device=device)
+    return (index >= length - window).long() + (index >= length - window // 2).long()
 
 
 def relative_index(window: Size) -> Tensor:
@@ -92,8 +94,8 @@ def offsets(window: Size) -> Tensor:
 
 def _positions(size: Size) -> tuple[Tensor, Tensor]:
     """Row and column of every pixel, row by row."""
-    place = torch.arange(size[0] * size[1])
-    return place // size[1], place % size[1]
+    index = torch.arange(size[0] * size[1])
+    return index // size[1], index % size[1]
 
 
 def check_windows(img_size: int, window: Size) -> None:
@@ -105,7 +107,7 @@ def check_windows(img_size: int, window: Size) -> None:
         )
 
 
-class TransformerSR(nn.Module):
+class TransformerSR(nn.Module, ABC):
     """An SR network whose body is a transformer, around which a convolution makes a skip.
 
     Input: `(N, 3, H, W)`, values 0..1. Output: `(N, 3, H * scale, W * scale)`. A constructor adds
@@ -165,9 +167,9 @@ class TransformerSR(nn.Module):
         """The image as the body takes it, larger at the bottom and on the right."""
         return x
 
+    @abstractmethod
     def body(self, x: Tensor) -> Tensor:
         """Run the transformer on `(N, H, W, channels)`; same shape out."""
-        raise NotImplementedError
 
 
 def _initialise(part: nn.Module) -> None:

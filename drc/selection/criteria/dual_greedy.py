@@ -20,7 +20,7 @@ from drc.core.errors import TrainingError
 from drc.core.runtime import eval_mode, forward_hooks
 from drc.graph.groups import Group
 from drc.graph.inputs import tensors_of
-from drc.graph.surgery import copy_of
+from drc.networks.copying import copy_of
 from drc.selection.criteria.base import Calibration, Scores, register
 from drc.selection.criteria.dual_taylor import gate_slices, regression_loss, single_crops
 from drc.selection.criteria.l1 import add_powers

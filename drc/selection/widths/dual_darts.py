@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from drc.core.errors import TrainingError, UsageError
-from drc.graph.surgery import copy_of
+from drc.networks.copying import copy_of
 from drc.selection.criteria.dual_taylor import regression_loss, single_crops
 from drc.selection.crops import Batch, drawn
 from drc.selection.widths.allocation import allocate_widths

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from drc.networks.reader import read_file
+from drc.networks.checkpoints import read_file
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_ctrl_c_while_reading_is_no_corrupt_file(tmp_path: Path) -> None:
     for share in range(1, 41):
         with pytest.raises(KeyboardInterrupt):
             # Python drops what is raised in a finaliser; then the next one counts.
-            signal.setitimer(signal.ITIMER_REAL, max(1e-5, whole * share / 40), 1.0)
+            signal.setitimer(signal.ITIMER_REAL, max(1e-5, whole * share / 40), 10.0)
             while True:
                 read_file(path)
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -11,8 +11,7 @@ from torch import nn
 
 from drc.core.randomness import RandomState, RandomStream, isolated
 from drc.settings.training import RecoverySettings
-from drc.training.ema import Ema
-from drc.training.schedule import learning_rate
+from drc.training.schedule import averaged, learning_rate
 
 
 def draw() -> tuple[float, float, float]:
@@ -47,58 +46,56 @@ def test_a_short_run_still_reaches_its_peak(steps: int) -> None:
 def test_ema_warms_up_and_then_keeps_its_decay() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 0.0)
-    ema = Ema(model, 0.3)
+    average = averaged(model, 0.3)
     nn.init.constant_(model.weight, 1.0)
     # Decays of the first updates: 2/11, 3/12, then 0.3 for good.
-    average = 0.0
+    expected = 0.0
     for decay in (2 / 11, 3 / 12, 0.3, 0.3):
-        ema.update(model)
-        average = decay * average + (1 - decay)
-        assert float(ema.tensors["weight"]) == pytest.approx(average)
+        average.update_parameters(model)
+        expected = decay * expected + (1 - decay)
+        assert average.module.weight.item() == pytest.approx(expected)
 
 
 def test_ema_copies_buffers_and_leaves_frozen_parameters() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     model[0].bias.requires_grad_(False)
-    ema = Ema(model, 0.9)
+    average = averaged(model, 0.9)
     bias = model[0].bias.clone()
     model.train()(torch.rand(2, 3, 8, 8) + 5)
-    ema.update(model)
-    assert torch.equal(ema.tensors["1.running_mean"], model[1].running_mean)
-    assert int(ema.tensors["1.num_batches_tracked"]) == 1
-    assert torch.equal(ema.tensors["0.bias"], bias)
+    average.update_parameters(model)
+    assert torch.equal(average.module[1].running_mean, model[1].running_mean)
+    assert int(average.module[1].num_batches_tracked) == 1
+    assert torch.equal(average.module[0].bias, bias)
 
 
 def test_ema_without_decay_is_the_network() -> None:
     model = nn.Conv2d(3, 3, 3)
-    ema = Ema(model, 0.0)
+    average = averaged(model, 0.0)
     with torch.no_grad():
         model.weight.mul_(1.7)
-    ema.update(model)
-    target = nn.Conv2d(3, 3, 3)
-    ema.copy_to(target)
-    assert torch.equal(target.weight, model.weight)
+    average.update_parameters(model)
+    assert torch.equal(average.module.weight, model.weight)
 
 
 def test_ema_state_restores_exactly() -> None:
     model = nn.Conv2d(3, 3, 3)
-    first = Ema(model, 0.99)
+    first = averaged(model, 0.99)
     with torch.no_grad():
         model.weight.add_(1)
-    first.update(model)
-    second = Ema(nn.Conv2d(3, 3, 3), 0.99)
+    first.update_parameters(model)
+    second = averaged(nn.Conv2d(3, 3, 3), 0.99)
     second.load_state_dict(first.state_dict())
-    for ema in (first, second):
-        ema.update(model)
-    assert torch.equal(first.tensors["weight"], second.tensors["weight"])
+    for average in (first, second):
+        average.update_parameters(model)
+    assert torch.equal(first.module.weight, second.module.weight)
 
 
 def test_a_random_state_survives_a_file(tmp_path) -> None:
     random.gauss(0, 1), np.random.randn()
-    torch.save(RandomState.capture().to_plain(), tmp_path / "state.pt")
+    torch.save(vars(RandomState.capture()), tmp_path / "state.pt")
     expected = draw()
     plain = torch.load(tmp_path / "state.pt", weights_only=True)
-    RandomState.from_plain(plain).restore()
+    RandomState(**plain).restore()
     assert draw() == expected
 
 

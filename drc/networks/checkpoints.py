@@ -93,7 +93,7 @@ def read_file(path: Path) -> Any:
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {str(error.strerror or error).lower()}") from error
     except SafetensorError as error:
-        raise WeightsError(f"{path} is corrupt or cut short ({_first_line(error)})") from error
+        raise WeightsError(f"{path} is corrupt or cut short ({first_line(error)})") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(_refused(path, str(error))) from error
     # A damaged pickle can raise nearly anything; whatever it was, the file is unusable.
@@ -104,7 +104,7 @@ def read_file(path: Path) -> Any:
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
             ) from error
         raise WeightsError(
-            f"{path} is corrupt, cut short or no checkpoint ({_first_line(error)})"
+            f"{path} is corrupt, cut short or no checkpoint ({first_line(error)})"
         ) from error
 
 
@@ -150,6 +150,7 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says first, in 120 characters at most."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if len(text) <= 120 else text[:117] + "..."
