@@ -43,6 +43,7 @@ def latency(
     *,
     runs: int = 5,
     device: str | torch.device = "auto",
+    clock: Clock = time.perf_counter,
     progress: Progress | None = None,
 ) -> dict[str, Latency]:
     """Time networks side by side: warm, interleaved, each round in the reverse order of the last.
@@ -55,14 +56,15 @@ def latency(
         lr_size: height and width of the LR image.
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
-        progress: told about every round.
+        clock: in seconds.
+        progress: called after every round.
 
     Raises:
         UsageError: no runs, or the device does not exist.
     """
     place = resolve_device(device)
     size = int(lr_size[0]), int(lr_size[1])
-    times = pass_times(models, size, runs=runs, device=place, progress=progress)
+    times = pass_times(models, size, runs=runs, device=place, clock=clock, progress=progress)
     return {
         name: Latency(median(values), runs, size, _name(place), torch.get_num_threads())
         for name, values in times.items()

@@ -151,7 +151,8 @@ def _sides(least: int) -> dict[int, Any]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     # When the older exporter fails it writes its graph to stdout, past Python's own stream.
     graphs = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
     try:
@@ -161,7 +162,7 @@ def quiet() -> Iterator[None]:
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
                 yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _explain(error: Exception) -> str:

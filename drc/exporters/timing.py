@@ -48,10 +48,10 @@ def measure_speed(
     found = {key: median(values) for key, values in times.items()}
     own, before, plain = found["file"], found.get("dense"), found.get("float32")
     return Speed(
-        round(own, 3),
-        None if before is None else round(before, 3),
-        None if before is None else round(before / own, 3),
-        None if plain is None else round(plain, 3),
+        own,
+        before,
+        None if before is None else before / own,
+        plain,
         lr_size,
         runs,
         torch.get_num_threads(),
