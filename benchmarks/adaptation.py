@@ -28,7 +28,7 @@ from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual_weights import load_dual
 from drc.networks.registry import get_preset
 from drc.networks.weights import locate_dual

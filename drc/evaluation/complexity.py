@@ -145,6 +145,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-__all__ = ["Complexity", "complexity", "macs_per_weight"]

@@ -15,7 +15,7 @@ from drc.data.colour import luma
 from drc.data.folders import find_pairs, load_pair
 from drc.data.images import read_image, to_unit
 from drc.evaluation.sides import SIZES, Size, smallest_multiple
-from drc.exporters.base import Image, first_line
+from drc.exporters.formats.base import Image, first_line
 from drc.exporters.wrapper import UnitNetwork
 
 _CALIBRATION_SIDE, _CALIBRATION_CROPS = 64, 32
@@ -116,6 +116,3 @@ def _fitted(image: Tensor, channels: int, size: Size) -> Tensor:
 
 def _cut(image: Tensor, top: int, left: int, size: Size) -> Tensor:
     return image[:, :, top : top + size[0], left : left + size[1]].contiguous()
-
-
-__all__ = ["calibration_images", "check_images"]

@@ -11,7 +11,6 @@ from typing import Any
 from drc.core.errors import RunError
 from drc.core.files import write_json
 from drc.exporters.parity import Check, Tolerance
-from drc.exporters.quality import Quality
 from drc.store.plan import check_version
 
 SCHEMA_VERSION = 1
@@ -43,6 +42,30 @@ class Speed:
     lr_size: tuple[int, int]
     runs: int
     threads: int
+
+    def __str__(self) -> str:
+        text = f"latency at LR {_size(self.lr_size)}: {self.median_ms:,.1f} ms"
+        if self.dense_ms is not None:
+            text += f", dense {self.dense_ms:,.1f} ms, {self.speedup:.2f}x"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{text} (median of {self.runs}, {threads})"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """PSNR on the luma, in dB, of the network and of the file.
+
+    Attributes:
+        data: what was measured on, in words.
+        network: PSNR of the float32 network.
+        file: PSNR of the file in its runtime.
+        cost: the difference.
+    """
+
+    data: str
+    network: float
+    file: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +132,7 @@ class Exported:
         psnr = min(entry.psnr or 0.0 for entry in self.parity)
         yield f"  against the network on LR {checked}: differs by {largest:.1e}, {psnr:.1f} dB"
         if self.speed is not None:
-            yield f"  {self._speed(self.speed)}"
+            yield f"  {self.speed}"
             if self.speed.float32_ms is not None:
                 yield f"  {self._against_float32(self.speed.median_ms, self.speed.float32_ms)}"
         if self.quality is not None:
@@ -131,14 +154,6 @@ class Exported:
         if self.least > self.multiple:
             limits.append(f"of at least {self.least}")
         return f"LR sides {', '.join(limits)}" if limits else "any LR size"
-
-    @staticmethod
-    def _speed(speed: Speed) -> str:
-        text = f"latency at LR {_size(speed.lr_size)}: {speed.median_ms:,.1f} ms"
-        if speed.dense_ms is not None:
-            text += f", dense {speed.dense_ms:,.1f} ms, {speed.speedup:.2f}x"
-        threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
-        return f"{text} (median of {speed.runs}, {threads})"
 
     def _against_float32(self, own: float, plain: float) -> str:
         ratio = plain / own
@@ -187,6 +202,3 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-__all__ = ["RECORD", "Exported", "Speed", "read_record", "record"]

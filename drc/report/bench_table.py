@@ -11,9 +11,9 @@ from torch import nn
 
 from drc.core.errors import ModelError
 from drc.core.runtime import resolve_device
-from drc.evaluation.bench import MODES, Timing
 from drc.evaluation.complexity import complexity
 from drc.evaluation.latency_table import device_name
+from drc.evaluation.speed import MODES, Timing
 
 _COLUMNS = ("LR", "mode", "network", "ms", "speed-up", "by MACs")
 

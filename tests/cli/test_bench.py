@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import drc as package
 from drc.core.errors import UsageError
-from drc.evaluation.bench import MODES, bench, prepared
 from drc.evaluation.complexity import complexity
+from drc.evaluation.speed import MODES, TorchMode, bench
 from drc.exporters.backends import backends
-from drc.exporters.memory import peak_mib
+from drc.exporters.measuring import peak_mib
 from drc.exporters.run import export
 
 SIZE = ["--lr-size", "16x16"]
@@ -207,7 +207,7 @@ def test_a_compiled_network_gives_the_same_images():
     model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2)).eval()
     image = torch.rand(1, 3, 9, 11)
     with torch.no_grad():
-        outputs = {mode: prepared(model, mode, image)() for mode in MODES}
+        outputs = {mode: TorchMode(mode).prepare(model, image)() for mode in MODES}
         expected = model(image)
     for mode, tolerance in (
         ("eager", 0),

@@ -11,8 +11,7 @@ import drc
 from drc.core.errors import ModelError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
-from drc.evaluation.inference import Inference
-from drc.evaluation.tiling import spans, upscale_tiled
+from drc.evaluation.inference import Inference, spans, upscale_tiled
 
 SCALE = 4
 

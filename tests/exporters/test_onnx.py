@@ -31,11 +31,10 @@ from torch.nn import functional as F
 
 import drc
 from drc.core.errors import ExportError, ModelError, RunError, UsageError
-from drc.exporters.base import Format, list_formats
-from drc.exporters.bicubic import enlarge
-from drc.exporters.onnx import quiet
+from drc.exporters.formats.base import Format, list_formats, quiet
 from drc.exporters.parity import TOLERANCES
 from drc.exporters.result import Exported, Speed
+from drc.exporters.wrapper import enlarge
 from drc.networks.zoo.swinir import SwinIR
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.onnx_network import onnx_upscaler

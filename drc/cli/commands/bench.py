@@ -17,7 +17,7 @@ from drc.core.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from drc.evaluation.bench import Timing
+    from drc.evaluation.speed import Timing
     from drc.report.bench_table import BenchRecord
 
 _Network = Annotated[
@@ -84,7 +84,7 @@ def command(
         raise UsageError(f"--threads is {threads}; a network needs at least 1")
     import torch
 
-    from drc.evaluation.bench import MODES, bench
+    from drc.evaluation.speed import MODES, bench
     from drc.exporters.backends import backends
     from drc.report.bench_table import start_record
 

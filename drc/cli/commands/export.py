@@ -119,7 +119,7 @@ def command(
         raise UsageError(f"--threads is {threads}; a network needs at least 1")
     import torch
 
-    from drc.exporters.base import FLOAT, HALF, INT8, get_format
+    from drc.exporters.formats.base import FLOAT, HALF, INT8, get_format
 
     if threads is not None:
         torch.set_num_threads(threads)

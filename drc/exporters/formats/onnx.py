@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 import torch
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     INT8,
@@ -26,8 +21,10 @@ from drc.exporters.base import (
     Request,
     Runtime,
     first_line,
+    quiet,
     register,
 )
+from drc.exporters.precision import to_half, to_int8
 from drc.exporters.wrapper import INPUT, OUTPUT
 
 TORCHSCRIPT, DYNAMO = "torchscript", "dynamo"
@@ -36,7 +33,7 @@ OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
 """By exporter: what onnxruntime 1.13 and TensorRT 8.6 read already; 18 is dynamo's oldest."""
 
 LARGEST = 16384
-"""The longest LR side that an exporter that wants a limit is told."""
+"""The longest LR side, for an exporter that wants a limit."""
 
 Made = TypeVar("Made")
 
@@ -45,11 +42,10 @@ _OPERATOR = re.compile(
 )
 
 
-@register
+@register("onnx")
 class Onnx(Format):
     """`NAME.onnx`: one file for onnxruntime, TensorRT and many others."""
 
-    name = "onnx"
     suffixes = (".onnx",)
     precisions = (FLOAT, HALF, INT8)
     packages = ("onnx", "onnxruntime", "onnxscript")
@@ -62,12 +58,8 @@ class Onnx(Format):
         if request.float32 is not None:
             shutil.copyfile(path, request.float32)
         if request.precision == HALF:
-            from drc.exporters.precision import to_half
-
             to_half(path)
         elif request.precision == INT8:
-            from drc.exporters.precision import to_int8
-
             to_int8(path, request.calibration)
         _describe(path, {**request.facts, "exporter": way})
 
@@ -148,23 +140,6 @@ def _sides(least: int) -> dict[int, Any]:
     return {n: torch.export.Dim(name, min=least, max=LARGEST) for n, name in dims.items()}
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    # When the older exporter fails it writes its graph to stdout, past Python's own stream.
-    graphs = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
-    try:
-        with warnings.catch_warnings(), graphs:
-            warnings.simplefilter("ignore")
-            silence = io.StringIO()
-            with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-                yield
-    finally:
-        logging.disable(before)
-
-
 def _explain(error: Exception) -> str:
     """Name the op that the exporter lacks, if any of the chain of causes does; else the first."""
     seen: BaseException | None = error
@@ -188,6 +163,3 @@ def _describe(path: Path, facts: dict[str, str]) -> None:
     dims[0].dim_value, dims[1].dim_value = 1, int(facts["channels"])
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, str(path))
-
-
-__all__ = ["OPSETS", "Onnx", "quiet", "with_open_sides"]

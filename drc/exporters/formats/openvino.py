@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     ConversionError,
@@ -18,21 +18,20 @@ from drc.exporters.base import (
     Runtime,
     first_line,
     get_format,
-    names,
+    quiet,
     register,
 )
-from drc.exporters.onnx import DYNAMO, TORCHSCRIPT, quiet
+from drc.exporters.formats.onnx import DYNAMO, TORCHSCRIPT
 
 _FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO = "from ONNX", "from torch", "from ONNX by dynamo"
 
 _OPERATOR = re.compile(r"\b(?:aten|prim|torchvision|onnx)::\w+|No conversion rule for (\w+)")
 
 
-@register
+@register("openvino")
 class OpenVino(Format):
     """`NAME.xml` and `NAME.bin`, for Intel CPUs, GPUs and NPUs."""
 
-    name = "openvino"
     suffixes = (".xml", ".bin")
     precisions = (FLOAT, HALF)
     packages = ("openvino",)
@@ -56,8 +55,8 @@ class OpenVino(Format):
         except ConversionError:
             raise
         except Exception as error:
-            lacking = names(found[0] for found in _OPERATOR.finditer(str(error)))
-            why = f"it has no form of the op {lacking}" if lacking else first_line(error)
+            ops = dict.fromkeys(found[0] for found in _OPERATOR.finditer(str(error)))
+            why = f"it has no form of the op {', '.join(ops)}" if ops else first_line(error)
             raise ConversionError(why) from error
 
     def load(self, path: Path, threads: int) -> Runtime:

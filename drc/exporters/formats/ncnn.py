@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     ConversionError,
@@ -21,20 +21,19 @@ from drc.exporters.base import (
     Request,
     Runtime,
     first_line,
+    quiet,
     register,
 )
-from drc.exporters.onnx import quiet
 
 _INPUT, _OUTPUT = "in0", "out0"  # pnnx names them so
 _PATIENCE = 1800  # seconds
 _NAMED = 4
 
 
-@register
+@register("ncnn")
 class Ncnn(Format):
     """`NAME.ncnn.param` and `NAME.ncnn.bin`; images go in and out without a batch dimension."""
 
-    name = "ncnn"
     suffixes = (".ncnn.param", ".ncnn.bin")
     precisions = (FLOAT, HALF)
     packages = ("ncnn", "pnnx")
@@ -119,6 +118,3 @@ def _unknown_layers(path: Path) -> list[str]:
     # Expressions are what pnnx makes of sizes; the op that needs them stands beside.
     unknown = [kind for kind in kinds if re.search(r"[.:]", kind) and kind != "pnnx.Expression"]
     return list(dict.fromkeys(unknown)) or [kind for kind in kinds if "." in kind][:1]
-
-
-__all__ = ["Ncnn"]

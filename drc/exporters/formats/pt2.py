@@ -7,23 +7,23 @@ from typing import Any
 
 import torch
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     ConversionError,
     Format,
     Image,
     Request,
     Runtime,
     first_line,
+    quiet,
     register,
 )
-from drc.exporters.onnx import quiet, with_open_sides
+from drc.exporters.formats.onnx import with_open_sides
 
 
-@register
+@register("pt2")
 class Pt2(Format):
     """`NAME.pt2`: for `torch.export.load`, AOTInductor and ExecuTorch."""
 
-    name = "pt2"
     suffixes = (".pt2",)
     ways = ("torch.export",)
 
