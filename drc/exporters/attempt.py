@@ -25,7 +25,7 @@ class Made:
         runtime: in which it is open.
         checks: how near it is to the network.
         passes: whether that is near enough.
-        least: the smallest LR side it takes; 1 where the request does not ask for it.
+        least: the smallest LR side it takes; 1 where it takes one size.
     """
 
     path: Path
@@ -62,12 +62,12 @@ def make(
     reasons: list[str] = []
     written: list[Check] | None = None
     least = 1
-    if request.says_least:
+    if request.is_dynamic:
         least = smallest_of_network(request.network, request.example, request.multiple)
     for way in kind.ways:
         try:
             made = _write(kind, request, way, images, path, least)
-            if request.says_least and made.passes:
+            if request.is_dynamic and made.passes:
                 found = smallest_of_file(
                     request.network, made.runtime, request.example, request.multiple,
                     tolerance, least,
@@ -88,7 +88,7 @@ def make(
 def _write(
     kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
 ) -> Made:
-    facts = {**request.facts, "lr_least": str(least)} if request.says_least else request.facts
+    facts = {**request.facts, "lr_least": str(least)} if request.is_dynamic else request.facts
     kind.write(replace(request, facts=facts), way, path)
     runtime = kind.load(path, torch.get_num_threads())
     checks = check(request.network, runtime, images)

@@ -15,6 +15,9 @@ from drc.store.plan import check_version
 
 SCHEMA_VERSION = 1
 RECORD = "export.json"
+UNFINISHED = ".export-"
+"""How the names of temporary folders begin, in the folder where the files are to go."""
+
 _FORMAT = "drc-export"
 _FASTER = 1.05
 """From this ratio of times on a file counts as faster."""
@@ -172,7 +175,7 @@ def record(exported: Exported) -> Path:
     path = exported.path.parent / RECORD
     entry = {"file": exported.path.name, **exported.to_dict()}
     del entry["path"]
-    kept = [old for old in read_record(path) if old["file"] != entry["file"]]
+    kept = [old for old in _read_record(path) if old["file"] != entry["file"]]
     write_json(
         path,
         {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "exports": [*kept, entry]},
@@ -180,12 +183,25 @@ def record(exported: Exported) -> Path:
     return path
 
 
-def read_record(path: Path) -> list[dict[str, Any]]:
-    """The entries of an `export.json`; none where there is no such file.
+def check_folder(folder: Path) -> None:
+    """Raise RunError unless files may go there: into a new folder, or beside earlier exports.
 
-    Raises:
-        RunError: the file is damaged or of a newer drc.
+    What failed or killed exports leave is not in the way; a record that is damaged, or of a newer
+    drc, is.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; pass --output with a folder")
+    left = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in left if ".rejected." not in name and not name.startswith(UNFINISHED)]
+    if others and not _read_record(folder / RECORD):
+        raise RunError(
+            f"{folder} exists and holds something else than exports of drc's; pass --output with "
+            "a new folder"
+        )
+
+
+def _read_record(path: Path) -> list[dict[str, Any]]:
+    """The entries of an `export.json`; none where there is no such file. Raises RunError."""
     if not path.is_file():
         return []
     try:

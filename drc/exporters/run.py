@@ -30,7 +30,7 @@ from drc.exporters.formats.onnx import OPSETS
 from drc.exporters.measuring import measure_quality, measure_speed
 from drc.exporters.parity import TOLERANCES
 from drc.exporters.photos import calibration_images, check_images
-from drc.exporters.result import Exported
+from drc.exporters.result import UNFINISHED, Exported
 from drc.exporters.wrapper import UnitNetwork
 
 _TIMED = 96
@@ -107,7 +107,6 @@ def export(
             opset,
             _facts(network, precision, lr_size, multiple),
             calibration_images(network, data, lr_size) if precision == INT8 else (),
-            folder / f"float32{kind.suffixes[0]}" if runs and precision != FLOAT else None,
         )
         made = make(kind, request, images, folder / target.name, target)
         other = None
@@ -126,7 +125,7 @@ def export(
                 network.traits,
                 lr_size or (round_up(_TIMED, multiple),) * 2,
                 dense=other.runtime if other is not None else None,
-                float32=_in_float32(kind, request, made, notes),
+                float32=_in_float32(kind, request, made.way, folder, notes),
                 runs=runs,
                 name=f"latency in {to}",
                 progress=progress,
@@ -204,23 +203,20 @@ def _make_dense(
 ) -> Made:
     """The dense network in the same way; where nobody keeps it, no rejected file either."""
     network = UnitNetwork(dense)
-    like = replace(
-        request, network=network, facts={**request.facts, "model": network.name},
-        float32=None, is_kept=target is not None,
-    )  # fmt: skip
+    like = replace(request, network=network, facts={**request.facts, "model": network.name})
     path = folder / f"dense{kind.suffixes[0]}"
     return make(kind, like, images, path, target or path)
 
 
-def _in_float32(kind: Format, request: Request, made: Made, notes: list[str]) -> Runtime | None:
+def _in_float32(
+    kind: Format, request: Request, way: str, folder: Path, notes: list[str]
+) -> Runtime | None:
     """The network's float32 file beside one of lower precision, to be timed with it."""
-    path = request.float32
-    if path is None:
+    if request.precision == FLOAT:
         return None
+    path = folder / f"float32{kind.suffixes[0]}"
     try:
-        if not path.is_file():
-            plain = replace(request, precision=FLOAT, calibration=(), float32=None)
-            kind.write(plain, made.way, path)
+        kind.write(replace(request, precision=FLOAT, calibration=()), way, path)
         return kind.load(path, torch.get_num_threads())
     except ConversionError as error:
         notes.append(f"the float32 file is not timed: {error}")
@@ -239,7 +235,7 @@ def _temporary_folder(folder: Path) -> Iterator[Path]:
     """One inside `folder`, which is made; files move from it in one step."""
     _make_folder(folder)
     try:
-        work = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
+        work = tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED)
     except OSError as error:
         raise RunError(
             f"cannot write into {folder}: {error.strerror}; pass another --output"

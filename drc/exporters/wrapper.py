@@ -66,12 +66,15 @@ class OpenSizes(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (Tensor.unflatten, torch.unflatten) and torch.jit.is_tracing():
             return _unflatten(*args, **kwargs)
-        if func is F.interpolate and _is_exporting():
-            kwargs = _with_size(args, kwargs)
-        factor = _bicubic_factor(args, kwargs) if func is F.interpolate else None
-        if factor is not None and torch.jit.is_tracing():
+        if func is not F.interpolate or len(args) != 1:
+            return func(*args, **kwargs)
+        factor = _whole_factor(kwargs)
+        if factor is not None and torch.jit.is_tracing() and _is_plain_bicubic(kwargs):
             return enlarge(args[0], factor)
-        return func(*args, **kwargs)
+        if factor is not None and _is_exporting():
+            kwargs = {name: value for name, value in kwargs.items() if name != "scale_factor"}
+            kwargs["size"] = [side * factor for side in args[0].shape[2:]]
+        return F.interpolate(args[0], **kwargs)
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
@@ -79,24 +82,15 @@ def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
     return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
 
 
-def _with_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The size that a whole-number factor makes, which is resampled by the same factor."""
+def _whole_factor(kwargs: dict[str, Any]) -> int | None:
+    """The whole number by which a call of `interpolate` enlarges; None for others."""
     factor = kwargs.get("scale_factor")
-    if len(args) != 1 or not isinstance(factor, (int, float)) or factor != int(factor):
-        return kwargs
-    rest = {name: value for name, value in kwargs.items() if name != "scale_factor"}
-    return {**rest, "size": [side * int(factor) for side in args[0].shape[2:]]}
+    return int(factor) if isinstance(factor, (int, float)) and factor == int(factor) else None
 
 
-def _bicubic_factor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """The whole number by which a call of `interpolate` enlarges bicubically; None for others."""
-    factor = kwargs.get("scale_factor")
-    plain = len(args) == 1 and not any(
-        kwargs.get(name) for name in ("size", "align_corners", "antialias")
-    )
-    if not plain or kwargs.get("mode") != "bicubic" or not isinstance(factor, (int, float)):
-        return None
-    return int(factor) if factor == int(factor) else None
+def _is_plain_bicubic(kwargs: dict[str, Any]) -> bool:
+    others = ("size", "align_corners", "antialias")
+    return kwargs.get("mode") == "bicubic" and not any(kwargs.get(name) for name in others)
 
 
 def _is_exporting() -> bool:

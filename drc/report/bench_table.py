@@ -60,7 +60,7 @@ class BenchRecord:
     gpu: bool
     threads: int
     torch: str
-    modes: dict[str, str] = field(default_factory=lambda: dict(MODES))
+    modes: dict[str, str]
     timings: list[Timing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: bool = False

@@ -48,9 +48,6 @@ class Request:
         opset: of ONNX; None for the exporter's default.
         facts: what the file should say of itself, where the format has room for it.
         calibration: LR images `(1, C, h, w)` for int8.
-        float32: where to leave the float32 file of which one of lower precision is made, if one
-            is; None for nowhere.
-        is_kept: whether the file is more than something to time.
     """
 
     network: UnitNetwork
@@ -61,18 +58,11 @@ class Request:
     opset: int | None = None
     facts: dict[str, str] = field(default_factory=dict)
     calibration: Sequence[Image] = ()
-    float32: Path | None = None
-    is_kept: bool = True
 
     @property
     def is_dynamic(self) -> bool:
         """Whether the file is for images of any size."""
         return self.second is not None
-
-    @property
-    def says_least(self) -> bool:
-        """Whether the file is to say how small LR images may be."""
-        return self.is_dynamic and self.is_kept
 
 
 class ConversionError(ModelError):

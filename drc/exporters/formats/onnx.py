@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,8 +54,6 @@ class Onnx(Format):
 
     def write(self, request: Request, way: str, path: Path) -> None:
         _export(request, way, path)
-        if request.float32 is not None:
-            shutil.copyfile(path, request.float32)
         if request.precision == HALF:
             to_half(path)
         elif request.precision == INT8:
