@@ -138,12 +138,11 @@ def evaluate(
 
 def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[Named], int, str]:
     """The images as `(name, lr in 0..1, hr in uint8)`, their number (0: unknown), and in words."""
-    if isinstance(data, str) and data == BUNDLED:
-        return _pair_source(bundled_pairs("test"), traits, "bundled photos")
     if isinstance(data, (str, Path)):
-        return _pair_source(find_pairs(data, traits.scale, "test"), traits, str(data))
+        pairs = bundled_pairs("test") if data == BUNDLED else find_pairs(data, traits.scale, "test")
+        return _read(pairs, traits), len(pairs), "bundled photos" if data == BUNDLED else str(data)
     if isinstance(data, Sequence) and data and isinstance(data[0], ImagePair):
-        return _pair_source(data, traits, "")
+        return _read(data, traits), len(data), ""
     if not isinstance(data, Iterable):
         raise DataError(
             f"cannot evaluate on a {type(data).__name__}; "
@@ -152,18 +151,13 @@ def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[
     return _passed_in(data, traits), len(data) if isinstance(data, Sized) else 0, ""
 
 
-def _pair_source(
-    pairs: Sequence[Any], traits: Traits, words: str
-) -> tuple[Iterator[Named], int, str]:
-    def read() -> Iterator[Named]:
-        for pair in pairs:
-            lr, hr = load_pair(pair, traits.scale)
-            if traits.channels == 1:
-                yield pair.name, luma(to_unit(lr), 1.0), to_uint8(luma(to_unit(hr), 1.0))
-            else:
-                yield pair.name, to_unit(lr), hr
-
-    return read(), len(pairs), words
+def _read(pairs: Iterable[Any], traits: Traits) -> Iterator[Named]:
+    for pair in pairs:
+        lr, hr = load_pair(pair, traits.scale)
+        if traits.channels == 1:
+            yield pair.name, luma(to_unit(lr), 1.0), to_uint8(luma(to_unit(hr), 1.0))
+        else:
+            yield pair.name, to_unit(lr), hr
 
 
 def _passed_in(items: Iterable[Any], traits: Traits) -> Iterator[Named]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drc.exporters.formats.base import ConversionError, Image, first_line, quiet
+from drc.exporters.formats.base import Image, converting
 from drc.exporters.wrapper import INPUT
 
 _IMAGE_CHANNELS = 4
@@ -24,11 +24,8 @@ def to_half(path: Path) -> None:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    try:
-        with quiet():
-            model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
-    except Exception as error:
-        raise ConversionError(f"onnxruntime's float16 converter: {first_line(error)}") from error
+    with converting("onnxruntime's float16 converter"):
+        model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
     onnx.save(model, str(path))
 
 
@@ -51,7 +48,7 @@ def to_int8(path: Path, calibration: Sequence[Image]) -> None:
 
     prepared = path.with_name(f"{path.stem}.prepared.onnx")
     try:
-        with quiet():
+        with converting("onnxruntime's quantiser"):
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             quantize_static(
                 str(prepared),
@@ -64,9 +61,7 @@ def to_int8(path: Path, calibration: Sequence[Image]) -> None:
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_exclude=_at_images(onnx.load(str(prepared))),
             )
-        _drop_unused_domains(path)
-    except Exception as error:
-        raise ConversionError(f"onnxruntime's quantiser: {first_line(error)}") from error
+            _drop_unused_domains(path)
     finally:
         prepared.unlink(missing_ok=True)
 

@@ -168,16 +168,16 @@ class Noted(nn.Module):
 def test_modes_are_what_they_are_called(mode, channels_last, kind):
     log: list[tuple] = []
     model = Noted(log)
-    told = []
+    shown = []
     (timings,) = bench(
         {"one": model}, [(6, 10)], [mode], runs=3, device="cpu",
-        progress=lambda what, done, total, metrics: told.append((what, done, total)),
+        progress=lambda what, done, total, metrics: shown.append((what, done, total)),
     )  # fmt: skip
     # two of them warm up, one is watched for its memory
     assert log[-6:] == [((6, 10), channels_last, kind, False)] * 6
     assert model.training and model.conv.weight.is_contiguous()
     assert timings[0].median_ms > 0 and timings[0].peak_mib > 0
-    assert told == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
+    assert shown == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
 
 
 def test_networks_take_turns_and_one_that_fails_does_not_stop_the_others():
@@ -235,7 +235,7 @@ def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
     assert record["modes"]["onnx"] == "float32, exported by `drc export --to onnx`"
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone says")
 def test_memory_of_a_file_grows_with_the_image(tmp_path):
     network = package.create_model("slwsr16", weights="none")
     path = package.export(network, tmp_path / "net", to="onnx", runs=0, test=None).path
@@ -269,7 +269,7 @@ def test_sigterm_leaves_no_file_and_no_process(tmp_path):
     assert not list((tmp_path / "temporary").glob("drc-*"))
 
 
-def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):
+def test_memory_of_a_file_that_does_not_run_is_not_given(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     assert peak_mib("onnx", tmp_path / "broken.onnx", (1, 3, 8, 8)) is None
 

@@ -75,16 +75,17 @@ def command(
 
     Example: drc bench --model drn_s --against drn_s30 --against drn_s50
     """
-    sizes = [o.lr_size(text) for text in lr_size or ["96x96", "270x480"]]
+    sizes = [o.lr_size(text) for text in lr_size or ()]
     if run is not None and model is not None:
         raise UsageError("--run measures a run folder and --model other networks; pass one of them")
     if against and model is None:
         raise UsageError("--against needs --model, the network to compare with")
     use_threads(threads)
-    from drc.evaluation.speed import MODES, bench
+    from drc.evaluation.speed import MODES, SIZES, bench
     from drc.exporters.backends import backends
     from drc.report.bench_table import start_record
 
+    sizes = sizes or list(SIZES)
     chosen = [mode for text in modes or MODES for mode in text.split(",")]
     networks = _of_run(run) if model is None else _named([model, *(against or [])], scale)
     notes: list[str] = []

@@ -189,6 +189,23 @@ def first_line(error: object, limit: int = 300) -> str:
 
 
 @contextlib.contextmanager
+def converting(what: str = "", explain: Callable[[Exception], str] = first_line) -> Iterator[None]:
+    """Within the block, which prints nothing, errors become `ConversionError`s.
+
+    Args:
+        what: begins their messages.
+        explain: says what an error means, in one line.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            yield
+    except ConversionError:
+        raise
+    except Exception as error:  # exporters and runtimes raise what they like
+        raise ConversionError(": ".join(filter(None, (what, explain(error))))) from error
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
     before = logging.root.manager.disable

@@ -20,8 +20,8 @@ from drc.exporters.formats.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
-    quiet,
     register,
 )
 
@@ -80,12 +80,9 @@ class Ncnn(Format):
 
 
 def _trace(request: Request, path: Path) -> None:
-    try:
-        with quiet(), torch.no_grad():
-            traced: Any = torch.jit.trace(request.network, request.example, check_trace=False)
-            traced.save(str(path))
-    except Exception as error:
-        raise ConversionError(f"torch.jit.trace: {first_line(error)}") from error
+    with converting("torch.jit.trace"):
+        traced: Any = torch.jit.trace(request.network, request.example, check_trace=False)
+        traced.save(str(path))
 
 
 def _convert(request: Request, folder: Path) -> str:

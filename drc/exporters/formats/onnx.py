@@ -19,8 +19,8 @@ from drc.exporters.formats.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
-    quiet,
     register,
 )
 from drc.exporters.precision import to_half, to_int8
@@ -34,7 +34,7 @@ OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
 LARGEST = 16384
 """The longest LR side, for an exporter that wants a limit."""
 
-Made = TypeVar("Made")
+Outcome = TypeVar("Outcome")
 
 _OPERATOR = re.compile(
     r"(?:operator|conversion function for|OpOverload\(op=)\W+((?:aten::|prim::)?[\w:.]+)"
@@ -66,12 +66,10 @@ class Onnx(Format):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors are raised as well
-        try:
+        with converting("onnxruntime refuses the file"):
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise ConversionError(f"onnxruntime refuses the file: {first_line(error)}") from error
         name = session.get_inputs()[0].name
 
         def run(lr: Image) -> Image:
@@ -98,21 +96,18 @@ def _export(request: Request, way: str, path: Path) -> None:
             **sizes,
         )
 
-    try:
-        with quiet(), torch.no_grad():
-            if way == DYNAMO:
-                plain = partial(export, external_data=False, verbose=False)
-                with_open_sides(request, lambda sides: plain(dynamic_shapes=sides))
-            elif request.is_dynamic:
-                sides = {2: "height", 3: "width"}
-                export(dynamic_axes={INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}})
-            else:
-                export()
-    except Exception as error:  # exporters raise what they like
-        raise ConversionError(_explain(error)) from error
+    with converting(explain=_explain):
+        if way == DYNAMO:
+            plain = partial(export, external_data=False, verbose=False)
+            with_open_sides(request, lambda sides: plain(dynamic_shapes=sides))
+        elif request.is_dynamic:
+            sides = {2: "height", 3: "width"}
+            export(dynamic_axes={INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}})
+        else:
+            export()
 
 
-def with_open_sides(request: Request, export: Callable[[Any], Made]) -> Made:
+def with_open_sides(request: Request, export: Callable[[Any], Outcome]) -> Outcome:
     """What `export` makes with as small a limit on the LR image's sides as torch.export allows.
 
     Args:

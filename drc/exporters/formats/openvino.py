@@ -16,9 +16,9 @@ from drc.exporters.formats.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
     get_format,
-    quiet,
     register,
 )
 from drc.exporters.formats.onnx import DYNAMO, TORCHSCRIPT
@@ -42,36 +42,33 @@ class OpenVino(Format):
     def write(self, request: Request, way: str, path: Path) -> None:
         import openvino
 
-        try:
-            with quiet():
-                if way == _FROM_TORCH:
-                    model = _from_torch(request)
-                else:
-                    model = _from_onnx(request, TORCHSCRIPT if way == _FROM_ONNX else DYNAMO, path)
-                for name, value in request.facts.items():
-                    model.set_rt_info(value, ["drc", name])
-                half = request.precision == HALF
-                openvino.save_model(model, str(path), compress_to_fp16=half)
-        except ConversionError:
-            raise
-        except Exception as error:
-            ops = dict.fromkeys(found[0] for found in _OPERATOR.finditer(str(error)))
-            why = f"it has no form of the op {', '.join(ops)}" if ops else first_line(error)
-            raise ConversionError(why) from error
+        with converting(explain=_explain):
+            if way == _FROM_TORCH:
+                model = _from_torch(request)
+            else:
+                model = _from_onnx(request, TORCHSCRIPT if way == _FROM_ONNX else DYNAMO, path)
+            for name, value in request.facts.items():
+                model.set_rt_info(value, ["drc", name])
+            half = request.precision == HALF
+            openvino.save_model(model, str(path), compress_to_fp16=half)
 
     def load(self, path: Path, threads: int) -> Runtime:
         import openvino
 
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-        try:
+        with converting("OpenVINO refuses the file"):
             model = openvino.Core().compile_model(str(path), "CPU", settings)
-        except Exception as error:
-            raise ConversionError(f"OpenVINO refuses the file: {first_line(error)}") from error
 
         def run(lr: Image) -> Image:
             return model([lr])[0]
 
         return run
+
+
+def _explain(error: Exception) -> str:
+    """The ops that the converter lacks, if it names some."""
+    ops = dict.fromkeys(found[0] for found in _OPERATOR.finditer(str(error)))
+    return f"it has no form of the op {', '.join(ops)}" if ops else first_line(error)
 
 
 def _from_onnx(request: Request, exporter: str, path: Path) -> Any:
