@@ -293,3 +293,9 @@ def test_a_network_is_exported_once_and_what_cannot_be_fails_once(monkeypatch):
     for plain, bessel in (first, second):
         assert plain.median_ms > 0 and "bessel_j0" in bessel.failure
         assert "--lr-size" not in bessel.failure and "rejected" not in bessel.failure
+
+
+def test_every_network_has_a_file_of_its_own_though_memory_is_used_again():
+    with backends(["pt2"]) as others:
+        channels = [others["pt2"].exported(Plain(count)).channels for count in (1, 3, 1)]
+    assert channels == [1, 3, 1]
