@@ -105,15 +105,9 @@ def interleave(
     what: str = "latency",
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every pass, by name: in turns, each round in the reverse order of the last.
+    """Milliseconds of every pass, each warm already, by name and in the order of the rounds.
 
-    Args:
-        passes: what to time, by name, warm already.
-        runs: rounds.
-        device: where they run.
-        clock: in seconds.
-        what: as `progress` is to call it.
-        progress: called after every round.
+    They take turns, each round in the reverse order of the last; other arguments as for `latency`.
     """
     times: dict[str, list[float]] = {name: [] for name in passes}
     for run in range(runs):

@@ -311,7 +311,7 @@ class Absent(Format):
     """A format whose runtime nobody has."""
 
     name, suffixes, ways = "absent", (".absent",), ("none",)
-    packages, extra = ("no_such_runtime",), "absent"
+    packages = ("no_such_runtime",)
 
     def write(self, request, way, path):
         raise AssertionError

@@ -73,22 +73,18 @@ class Format(ABC):
     """A file format with the runtime that checks it. Subclasses fill in the attributes.
 
     Attributes:
-        name: what users type; `register` sets it.
+        name: what users type, and the extra of setup.cfg; `register` sets it.
         suffixes: of the files written, the main one first.
         precisions: that it can hold.
         packages: modules that must be there to write and to run it.
-        extra: the extra of setup.cfg that installs them; empty for none.
         ways: the exporters to try, in this order, until the file's outputs are right.
-        versions: distributions whose versions matter.
     """
 
     name: str
     suffixes: tuple[str, ...]
     precisions: tuple[str, ...] = (FLOAT,)
     packages: tuple[str, ...] = ()
-    extra: str = ""
     ways: tuple[str, ...]
-    versions: tuple[str, ...] = ("torch",)
 
     @abstractmethod
     def write(self, request: Request, way: str, path: Path) -> None:
@@ -118,7 +114,7 @@ class Format(ABC):
             raise UsageError(
                 f"{self.name} files need {' and '.join(missing)}, which "
                 f"{'is' if len(missing) == 1 else 'are'} not installed; "
-                f"run: pip install 'drc-sr[{self.extra}]'"
+                f"run: pip install 'drc-sr[{self.name}]'"
             )
 
     def main_file(self, path: str | Path) -> Path:
@@ -137,9 +133,9 @@ class Format(ABC):
             old.replace(new)
 
     def known_versions(self) -> dict[str, str]:
-        """Distribution -> version, of those that are installed."""
+        """Distribution -> version, of torch and of the packages."""
         found = {}
-        for name in self.versions:
+        for name in ("torch", *self.packages):
             with contextlib.suppress(PackageNotFoundError):
                 found[name] = version(name)
         return found

@@ -37,9 +37,7 @@ class Ncnn(Format):
     suffixes = (".ncnn.param", ".ncnn.bin")
     precisions = (FLOAT, HALF)
     packages = ("ncnn", "pnnx")
-    extra = "ncnn"
     ways = ("pnnx",)
-    versions = ("torch", "pnnx", "ncnn")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pnnx-") as folder:

@@ -48,9 +48,7 @@ class Onnx(Format):
     suffixes = (".onnx",)
     precisions = (FLOAT, HALF, INT8)
     packages = ("onnx", "onnxruntime", "onnxscript")
-    extra = "onnx"
     ways = (TORCHSCRIPT, DYNAMO)  # the first is many times faster, and enough for most networks
-    versions = ("torch", "onnx", "onnxruntime")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         _export(request, way, path)

@@ -35,9 +35,7 @@ class OpenVino(Format):
     suffixes = (".xml", ".bin")
     precisions = (FLOAT, HALF)
     packages = ("openvino",)
-    extra = "openvino"
     ways = (_FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO)
-    versions = ("torch", "openvino")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         import openvino
