@@ -28,7 +28,7 @@ from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.held_out import HeldOut
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual import load_dual
 from drc.networks.registry import get_preset
 from drc.networks.weights import locate_dual
@@ -79,7 +79,7 @@ def _jobs(options: argparse.Namespace) -> list[dict[str, Any]]:
         "seed": options.seed,
     }  # fmt: skip
     jobs: list[dict[str, Any]] = [{"row": "bicubic enlargement"}, {"row": "no adaptation"}]
-    ways = {"bicubic": options.dual_weights, "estimated": options.estimated_weights}
+    ways = {"bicubic": options.dual, "estimated": options.estimated_weights}
     for pairs, weights in ways.items():
         jobs.append({"row": "fine-tuned on pairs", "pairs": pairs, **common})
         for weight in weights.split(","):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from zoo import networks
 
-from drc.evaluation.resident import forget_peak, peak_resident_mib, resident_mib
+from drc.evaluation.memory import forget_peak, peak_resident_mib, resident_mib
 from drc.graph.inputs import call, example_input, tensors_of
 
 _NO_WEIGHT = 1e-4

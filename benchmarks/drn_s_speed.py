@@ -15,7 +15,7 @@ import argparse
 from common import write_result
 
 import drc
-from drc.evaluation.bench import bench
+from drc.evaluation.speed import bench
 
 PERCENTS = (30, 50, 70)
 

@@ -16,7 +16,7 @@ from torch import nn
 import drc
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual import AnyDual
 from drc.settings.training import RecoverySettings
 

@@ -17,7 +17,7 @@ from torch import nn
 import drc
 from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
 from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths

@@ -26,7 +26,7 @@ import drc
 from drc.core.errors import DrcError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
-from drc.evaluation.bench import Timing, bench
+from drc.evaluation.speed import Timing, bench
 from drc.exporters.backends import FileBackend, backends
 from drc.networks.traits import get_traits
 

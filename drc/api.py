@@ -273,8 +273,8 @@ def train(
         require_weight(settings)
     return run_training(
         model, loader, settings, teacher=teacher, dual=dual or new_dual(model, settings, seed),
-        validate=_measure(validate, device), device=device, seed=seed, files=files or TrainingFiles(),
-        progress=progress, title="train",
+        validate=_measure(validate, device), device=device, seed=seed,
+        files=files or TrainingFiles(), progress=progress, title="train",
     )  # fmt: skip
 
 
@@ -321,8 +321,8 @@ def adapt(
         raise UsageError("an adaptation has no teacher; leave distill and features at 0")
     return run_training(
         model, loader, settings, dual=dual or new_dual(model, settings, seed), unpaired=unpaired,
-        validate=_measure(validate, device), device=device, seed=seed, files=files or TrainingFiles(),
-        progress=progress, title="adapt",
+        validate=_measure(validate, device), device=device, seed=seed,
+        files=files or TrainingFiles(), progress=progress, title="adapt",
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def is_main_process() -> bool:
 
 
 class Display:
-    """What a running command shows. Call it as a `drc.core.runtime.Progress`.
+    """What a running command shows. Call it as a `drc.core.runtime.Progress`, after `close` too.
 
     Args:
         quiet: show nothing.
@@ -30,12 +30,10 @@ class Display:
 
     def __init__(self, quiet: bool = False, transient: bool = False) -> None:
         self.silent = quiet or not is_main_process()
+        self._transient = transient
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
-        if not self.silent and sys.stderr.isatty():
-            self._bars = _make_bars(transient)
-            self._bars.start()
 
     def __call__(self, what: str, done: int, total: int, metrics: dict[str, float]) -> None:
         if self.silent:
@@ -44,6 +42,9 @@ class Display:
             list(metrics.items())[:1]
         )
         text = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self._bars is None and sys.stderr.isatty():
+            self._bars = _make_bars(self._transient)
+            self._bars.start()
         if self._bars is not None:
             if what not in self._tasks or self._bars.tasks[self._tasks[what]].completed > done:
                 self._tasks[what] = self._bars.add_task(what, total=total, metrics=text)
@@ -68,6 +69,7 @@ class Display:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+            self._tasks.clear()
 
 
 def _make_bars(transient: bool) -> Bars:

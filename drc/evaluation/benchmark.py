@@ -1,4 +1,4 @@
-"""Quality of a network on whole images."""
+"""Quality of a network on whole images, and the baseline that it must beat."""
 
 from __future__ import annotations
 
@@ -18,16 +18,36 @@ from drc.data.bundled import bundled_pairs
 from drc.data.colour import luma
 from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
-from drc.evaluation.blur import KernelScore, score_kernel
+from drc.data.matlab import downscale, upscale
 from drc.evaluation.image import psnr_y, ssim_y
 from drc.evaluation.inference import Inference, borrowed
 from drc.networks.blind import KernelEstimator
-from drc.networks.traits import Traits, get_traits
+from drc.networks.traits import Traits, get_traits, set_traits
 from drc.settings.runs import TILE_OVERLAP
+from drc.training.kernel_loss import kernel_target
 
 BUNDLED = "bundled"
 
 Named = tuple[str, Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelScore:
+    """The blur kernel of one image, `(k, k)` on the CPU, each of sum 1.
+
+    Attributes:
+        estimate: the network's.
+        target: what `drc.training.kernel_loss.kernel_target` finds by comparing the LR image with
+            a bicubic one.
+    """
+
+    estimate: Tensor
+    target: Tensor
+
+    @property
+    def error(self) -> float:
+        """Sum of the absolute differences: 0 where they are equal, 2 where they do not overlap."""
+        return (self.estimate - self.target).abs().sum().item()
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ def evaluate(
         ModelError: the network fails on an image, or gives one of the wrong size or NaN.
         UsageError: the device does not exist, or the tile is too small for the overlap.
     """
-    place = resolve_device(device)
+    device = resolve_device(device)
     inference = Inference(self_ensemble, tile, overlap)
     traits = get_traits(model)
     if traits.channels not in (1, 3):
@@ -102,9 +122,9 @@ def evaluate(
         )
     images, total, words = _source(data, traits)
     scores: list[ImageScore] = []
-    with borrowed(model, place):
+    with borrowed(model, device):
         for name, lr, hr in images:
-            sr, kernel = _super_resolve(model, name, lr.to(place), hr, traits, inference)
+            sr, kernel = _super_resolve(model, name, lr.to(device), hr, traits, inference)
             blur = None if kernel is None else score_kernel(kernel, lr, hr, traits.scale)
             score = ImageScore(name, *_measure(name, sr, hr, traits.scale), blur)
             scores.append(score)
@@ -118,12 +138,11 @@ def evaluate(
 
 def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[Named], int, str]:
     """The images as `(name, lr in 0..1, hr in uint8)`, their number (0: unknown), and in words."""
-    if isinstance(data, str) and data == BUNDLED:
-        return _pair_source(bundled_pairs("test"), traits, "bundled photos")
     if isinstance(data, (str, Path)):
-        return _pair_source(find_pairs(data, traits.scale, "test"), traits, str(data))
+        pairs = bundled_pairs("test") if data == BUNDLED else find_pairs(data, traits.scale, "test")
+        return _read(pairs, traits), len(pairs), "bundled photos" if data == BUNDLED else str(data)
     if isinstance(data, Sequence) and data and isinstance(data[0], ImagePair):
-        return _pair_source(data, traits, "")
+        return _read(data, traits), len(data), ""
     if not isinstance(data, Iterable):
         raise DataError(
             f"cannot evaluate on a {type(data).__name__}; "
@@ -132,18 +151,13 @@ def _source(data: str | Path | Iterable[Any], traits: Traits) -> tuple[Iterator[
     return _passed_in(data, traits), len(data) if isinstance(data, Sized) else 0, ""
 
 
-def _pair_source(
-    pairs: Sequence[Any], traits: Traits, words: str
-) -> tuple[Iterator[Named], int, str]:
-    def read() -> Iterator[Named]:
-        for pair in pairs:
-            lr, hr = load_pair(pair, traits.scale)
-            if traits.channels == 1:
-                yield pair.name, luma(to_unit(lr), 1.0), to_uint8(luma(to_unit(hr), 1.0))
-            else:
-                yield pair.name, to_unit(lr), hr
-
-    return read(), len(pairs), words
+def _read(pairs: Iterable[Any], traits: Traits) -> Iterator[Named]:
+    for pair in pairs:
+        lr, hr = load_pair(pair, traits.scale)
+        if traits.channels == 1:
+            yield pair.name, luma(to_unit(lr), 1.0), to_uint8(luma(to_unit(hr), 1.0))
+        else:
+            yield pair.name, to_unit(lr), hr
 
 
 def _passed_in(items: Iterable[Any], traits: Traits) -> Iterator[Named]:
@@ -213,4 +227,30 @@ def _measure(name: str, sr: Tensor, hr: Tensor, border: int) -> tuple[float, flo
         raise DataError(f"{name}: {error}") from None
 
 
-__all__ = ["BUNDLED", "Evaluation", "ImageScore", "evaluate"]
+def score_kernel(kernel: Tensor, lr: Tensor, hr: Tensor, scale: int) -> KernelScore | None:
+    """Compare a kernel with its target; None where the LR image is smaller than the kernel.
+
+    Args:
+        kernel: `(1, 1, k, k)`.
+        lr: `(C, h, w)`, 0..1.
+        hr: `(C, h * scale, w * scale)`, uint8.
+        scale: HR side over LR side.
+    """
+    size = kernel.shape[-1]
+    if min(lr.shape[-2:]) < size:
+        return None
+    clean = downscale(to_unit(hr)[None], scale, 1.0, rounded=False)
+    target = kernel_target(clean, lr[None].cpu(), size)
+    return KernelScore(kernel[0, 0].float().cpu(), target[0, 0])
+
+
+class Bicubic(nn.Module):
+    """Enlarges `(N, C, h, w)` to `(N, C, h * scale, w * scale)`, by MATLAB's bicubic filter."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        set_traits(self, Traits(scale=scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upscale(x, self.scale)

@@ -6,9 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -50,40 +48,26 @@ def complexity(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> Complex
     Raises:
         ModelError: the network does not run on an image of that size.
     """
-    height, width = int(lr_size[0]), int(lr_size[1])
-    tensor = next(model.parameters(), None)
-    home = tensor.device if tensor is not None else torch.device("cpu")
+    size = int(lr_size[0]), int(lr_size[1])
     try:
-        macs = _fvcore_macs(model, (height, width), home)
+        macs = int(_analyse(model, size)[""])
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ModelError(
-            f"cannot count the MACs of a {height}x{width} LR image: "
+            f"cannot count the MACs of a {size[0]}x{size[1]} LR image: "
             f"{type(error).__name__}: {reason}"
         ) from error
-    return Complexity(
-        params=sum(p.numel() for p in model.parameters()),
-        macs=macs,
-        lr_size=(height, width),
-        counter=f"fvcore {version('fvcore')}",
-        thop_macs=_thop_or_none(model, (height, width), home),
-    )
-
-
-def _fvcore_macs(model: nn.Module, lr_size: tuple[int, int], device: torch.device) -> int:
-    # Not on the meta device, as thop below: torch's tracer loses convolutions there.
-    return int(_analyse(model, lr_size, device)[""])
+    params = sum(p.numel() for p in model.parameters())
+    return Complexity(params, macs, size, f"fvcore {version('fvcore')}", _thop_macs(model, size))
 
 
 def macs_per_weight(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> dict[str, float]:
     """MACs by the name of the weight they are spent on, for predicting those of narrower layers.
 
-    What no layer's own weight accounts for stands under the empty name. Values sum to
+    What no module's own weight accounts for stands under the empty name. Values sum to
     `complexity(model, lr_size).macs`; arguments as there.
     """
-    first = next(model.parameters(), None)
-    home = first.device if first is not None else torch.device("cpu")
-    counts = _analyse(model, lr_size, home)
+    counts = _analyse(model, lr_size)
     weights = {
         f"{name}.weight": float(counts.get(name, 0))
         for name, module in model.named_modules()
@@ -95,9 +79,7 @@ def macs_per_weight(model: nn.Module, lr_size: tuple[int, int] = (96, 96)) -> di
     return {**weights, "": float(counts[""]) - sum(weights.values())}
 
 
-def _analyse(
-    model: nn.Module, lr_size: tuple[int, int], device: torch.device
-) -> Mapping[str, float]:
+def _analyse(model: nn.Module, lr_size: tuple[int, int]) -> Mapping[str, float]:
     """fvcore's count by module name; the empty name is the whole network."""
     with _quiet():
         from fvcore.nn import FlopCountAnalysis
@@ -109,27 +91,33 @@ def _analyse(
         analysis.tracer_warnings("none")
         return dict(analysis.by_module())
 
-    with _twin(model, device) as twin:
-        return on_image(twin, lr_size, device, count)
+    home = _device(model)  # not the meta device, as for thop: torch's tracer loses ops there
+    with _twin(model, home) as twin:
+        return on_image(twin, lr_size, home, count)
 
 
-def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device) -> int | None:
+def _thop_macs(model: nn.Module, lr_size: tuple[int, int]) -> int | None:
     try:
         with _quiet():
             import thop
     except ImportError:  # optional, and it needs distutils, which Python 3.12 lacks
         return None
-    for device in (torch.device("meta"), home):  # shapes alone will do, if the network allows
+
+    def count(lr: Tensor) -> int:
+        return int(thop.profile(twin, inputs=(lr,), verbose=False)[0])
+
+    for device in (torch.device("meta"), _device(model)):  # shapes alone do, for most networks
         try:
             with _twin(model, device) as twin:
-                return on_image(twin, lr_size, device, partial(_thop_macs, thop, twin))
+                return on_image(twin, lr_size, device, count)
         except Exception:  # a mere cross-check: what thop cannot count must not stop the report
             continue
     return None
 
 
-def _thop_macs(thop: ModuleType, model: nn.Module, lr: Tensor) -> int:
-    return int(thop.profile(model, inputs=(lr,), verbose=False)[0])
+def _device(model: nn.Module) -> torch.device:
+    tensor = next(model.parameters(), None)
+    return tensor.device if tensor is not None else torch.device("cpu")
 
 
 @contextmanager
@@ -145,6 +133,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-__all__ = ["Complexity", "complexity", "macs_per_weight"]

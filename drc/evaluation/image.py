@@ -96,6 +96,3 @@ def _inner_luma(sr: Tensor, hr: Tensor, border: int, smallest: int) -> tuple[Pla
         )
     inside = (..., slice(border, height - border), slice(border, width - border))
     return luma(sr[inside]), luma(hr[inside])
-
-
-__all__ = ["luma", "psnr", "psnr_y", "ssim", "ssim_y"]

@@ -43,6 +43,8 @@ def latency(
     *,
     runs: int = 5,
     device: str | torch.device = "auto",
+    clock: Clock = time.perf_counter,
+    what: str = "latency",
     progress: Progress | None = None,
 ) -> dict[str, Latency]:
     """Time networks side by side: warm, interleaved, each round in the reverse order of the last.
@@ -55,16 +57,20 @@ def latency(
         lr_size: height and width of the LR image.
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
-        progress: told about every round.
+        clock: in seconds.
+        what: as `progress` is to call it.
+        progress: called after every round.
 
     Raises:
         UsageError: no runs, or the device does not exist.
     """
-    place = resolve_device(device)
+    device = resolve_device(device)
     size = int(lr_size[0]), int(lr_size[1])
-    times = pass_times(models, size, runs=runs, device=place, progress=progress)
+    times = pass_times(
+        models, size, runs=runs, device=device, clock=clock, what=what, progress=progress
+    )
     return {
-        name: Latency(median(values), runs, size, _name(place), torch.get_num_threads())
+        name: Latency(median(values), runs, size, _name(device), torch.get_num_threads())
         for name, values in times.items()
     }
 
@@ -76,6 +82,7 @@ def pass_times(
     runs: int,
     device: torch.device,
     clock: Clock = time.perf_counter,
+    what: str = "latency",
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every timed pass, by network, in the order of the rounds; see `latency`."""
@@ -86,7 +93,7 @@ def pass_times(
         for name, model in models.items():
             stack.enter_context(borrowed(model, device))
             passes[name] = on_image(model, lr_size, device, partial(_warmed_up, model))
-        return interleave(passes, runs, device, clock=clock, progress=progress)
+        return interleave(passes, runs, device, clock=clock, what=what, progress=progress)
 
 
 def interleave(
@@ -98,15 +105,9 @@ def interleave(
     what: str = "latency",
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every pass, by name: in turns, each round in the reverse order of the last.
+    """Milliseconds of every pass, each warm already, by name and in the order of the rounds.
 
-    Args:
-        passes: what to time, by name, warm already.
-        runs: rounds.
-        device: where they run.
-        clock: in seconds.
-        what: as `progress` is to call it.
-        progress: told about every round.
+    They take turns, each round in the reverse order of the last; other arguments as for `latency`.
     """
     times: dict[str, list[float]] = {name: [] for name in passes}
     for run in range(runs):
@@ -155,16 +156,3 @@ def _milliseconds(forward: Pass, device: torch.device, clock: Clock) -> float:
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-
-
-__all__ = [
-    "Clock",
-    "Latency",
-    "Pass",
-    "interleave",
-    "latency",
-    "pass_times",
-    "steady_clock",
-    "synchronize",
-    "warm_up",
-]

@@ -28,6 +28,7 @@ _AT_ONCE = 32
 _SAMPLE_S = 0.001
 _LAYER_S = 0.01
 _FEWEST, _MOST = 2, 12
+_LEAST_S = 1e-7
 
 
 @dataclass(frozen=True)
@@ -116,72 +117,64 @@ class LatencyTable:
         }
         digest = hashlib.sha256(json.dumps(self.conditions).encode()).hexdigest()[:12]
         self.path = (folder or cache_folder()) / f"latency-{device.type}-{digest}.json"
-        self._known: dict[str, float] = self._read()
-        self._times: dict[LayerShape, float] = {}
+        self._times = self._read()
         self.measured = 0
 
     def microseconds(self, shapes: Iterable[LayerShape]) -> dict[LayerShape, float]:
         """The time of one call of each; those not known yet are measured side by side."""
-        wanted = set(shapes)
-        for shape in wanted - self._times.keys():
-            if (known := self._known.get(str(shape))) is not None:
-                self._times[shape] = known
-        missing = sorted(wanted - self._times.keys(), key=str)
+        wanted = {str(shape): shape for shape in shapes}
+        missing = [shape for key, shape in sorted(wanted.items()) if key not in self._times]
         for start in range(0, len(missing), _AT_ONCE):
             self._times.update(self._measure(missing[start : start + _AT_ONCE]))
         if missing:
             self.measured += len(missing)
             self._write()
-        return {shape: self._times[shape] for shape in wanted}
+        return {shape: self._times[key] for key, shape in wanted.items()}
 
     @torch.no_grad()
-    def _measure(self, shapes: list[LayerShape]) -> dict[LayerShape, float]:
+    def _measure(self, shapes: list[LayerShape]) -> dict[str, float]:
         """The fastest of several samples; they are interleaved, as slow spells last a while."""
         runners = [shape.runner(self.device, self.dtype) for shape in shapes]
-        calls, samples, fastest = [], [], []
-        for run in runners:
-            rough = max(self._seconds(run, 1), 1e-7)
-            fastest.append(rough)
-            calls.append(math.ceil(_SAMPLE_S / rough))
-            share = math.ceil(_LAYER_S / (calls[-1] * rough))
-            samples.append(min(max(share, _FEWEST), _MOST))
+        fastest = [self._seconds(run, 1) for run in runners]
+        calls = [math.ceil(_SAMPLE_S / rough) for rough in fastest]
+        shares = [_LAYER_S / (n * rough) for n, rough in zip(calls, fastest, strict=True)]
+        samples = [min(max(math.ceil(share), _FEWEST), _MOST) for share in shares]
         for sample in range(max(samples)):
-            for place, run in enumerate(runners):
-                if sample < samples[place]:
-                    seconds = self._seconds(run, calls[place]) / calls[place]
-                    fastest[place] = min(fastest[place], seconds)
+            for index, run in enumerate(runners):
+                if sample < samples[index]:
+                    fastest[index] = min(fastest[index], self._seconds(run, calls[index]))
         return {
-            shape: round(seconds * 1e6, 2) for shape, seconds in zip(shapes, fastest, strict=True)
+            str(shape): round(seconds * 1e6, 2)
+            for shape, seconds in zip(shapes, fastest, strict=True)
         }
 
     def _seconds(self, run: Callable[[], Tensor], calls: int) -> float:
+        """Of one call, by the mean of some; above zero, also where the clock stands still."""
         run()  # as in a network, where the input was just written, so that the caches hold it
         synchronize(self.device)
         start = self._clock()
         for _ in range(calls):
             run()
         synchronize(self.device)
-        return self._clock() - start
+        return max((self._clock() - start) / calls, _LEAST_S)
 
     def _read(self) -> dict[str, float]:
         try:
             content = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
+            known = (content["schema_version"], content["conditions"])
+            times = content["microseconds"].items()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        if known != (SCHEMA_VERSION, self.conditions):
             return {}
-        times = content.get("microseconds")
-        if content.get("conditions") != self.conditions or not isinstance(times, dict):
-            return {}
-        return {str(key): float(value) for key, value in times.items() if _is_time(value)}
+        return {str(key): float(value) for key, value in times if _is_time(value)}
 
     def _write(self) -> None:
-        # Another process may have measured meanwhile.
-        self._known = {**self._read(), **{str(s): t for s, t in self._times.items()}}
+        self._times = {**self._read(), **self._times}  # another process may have measured meanwhile
         content = {
             "schema_version": SCHEMA_VERSION,
             "conditions": self.conditions,
-            "microseconds": dict(sorted(self._known.items())),
+            "microseconds": dict(sorted(self._times.items())),
         }
         with suppress(RunError):  # a folder that cannot be written only costs time
             write_json(self.path, content)
@@ -209,8 +202,7 @@ def _processor() -> Iterator[str]:
 
 
 def _is_time(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _plain(value: object) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from drc.core.errors import ModelError
+from drc.core.runtime import forward_hooks
 from drc.evaluation.inference import borrowed, on_image
 from drc.evaluation.latency_table import LayerShape
 
@@ -51,7 +52,7 @@ class LayerCall:
 def layer_calls(
     model: nn.Module, lr_size: tuple[int, int], device: torch.device
 ) -> list[LayerCall]:
-    """Run the network on one image, and tell the convolutions and linear layers that it ran.
+    """The convolutions and linear layers that the network runs on one image.
 
     A layer whose weight is no parameter of its own shape is left out.
 
@@ -63,34 +64,26 @@ def layer_calls(
     Raises:
         ModelError: the network does not run on such an image.
     """
-    layers = {
-        module: name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-    }
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
     found: Counter[tuple[str, LayerShape, int]] = Counter()
 
-    def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        name = _weight_name(layers[module], module)
-        if name is not None and inputs:
-            found[name, _shape(module, inputs[0]), output.numel()] += 1
+    def note(name: str, inputs: tuple[Any, ...], output: Any) -> None:
+        weight = _weight_name(name, layers[name])
+        if weight is not None and inputs:
+            found[weight, _shape(layers[name], inputs[0]), output.numel()] += 1
 
     def run(lr: Tensor) -> None:
         found.clear()  # an attempt with other channels may have failed half-way
         model(lr)
 
-    hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
-        with borrowed(model, device):
+        with borrowed(model, device), forward_hooks(layers, note):
             on_image(model, lr_size, device, run)
     except Exception as error:  # a foreign forward raises what it likes
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
             f"cannot time a {lr_size[0]}x{lr_size[1]} LR image: {type(error).__name__}: {reason}"
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     return [LayerCall(name, shape, size, n) for (name, shape, size), n in found.items()]
 
 

@@ -42,6 +42,3 @@ def smallest_multiple(work: Callable[[Sequence[Size]], Outcome]) -> tuple[Outcom
 def round_up(side: int, multiple: int) -> int:
     """The smallest multiple that is not smaller than `side`."""
     return -(-side // multiple) * multiple
-
-
-__all__ = ["SIZES", "Size", "round_up", "smallest_multiple"]

@@ -1,1 +1,1 @@
-"""Networks as files that other runtimes read; one file per format, which registers itself."""
+"""Networks as files for other runtimes, proved there before they are kept."""

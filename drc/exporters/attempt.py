@@ -10,27 +10,29 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import ExportError
-from drc.exporters.base import FLOAT, ConversionError, Format, Request, Runtime
+from drc.exporters.formats.base import FLOAT, ConversionError, Format, Request, Runtime
 from drc.exporters.parity import TOLERANCES, Check, check
 from drc.exporters.smallest import smallest_of_file, smallest_of_network
 
 
 @dataclass(frozen=True)
 class Made:
-    """A file that does what the network does.
+    """A file, and how it does what the network does.
 
     Attributes:
         path: the main file.
         way: its exporter.
         runtime: in which it is open.
         checks: how near it is to the network.
-        least: the smallest LR side it takes; 1 where the request does not ask for it.
+        passes: whether that is near enough.
+        least: the smallest LR side it takes; 1 where it takes one size.
     """
 
     path: Path
     way: str
     runtime: Runtime
     checks: list[Check]
+    passes: bool
     least: int
 
 
@@ -38,6 +40,9 @@ def make(
     kind: Format, request: Request, images: Sequence[Tensor], path: Path, target: Path
 ) -> Made:
     """Try every way of the format until one gives a file that passes.
+
+    A file says how small LR images may be, at first as small as the network takes; where the
+    runtime wants larger ones it is written once more.
 
     Args:
         kind: the format.
@@ -51,70 +56,61 @@ def make(
         ExportError: there is no such file.
     """
     tolerance = TOLERANCES[request.precision]
+    rejected = target.with_name(
+        f"{target.name.removesuffix(kind.suffixes[0])}.rejected{kind.suffixes[0]}"
+    )
     reasons: list[str] = []
     written: list[Check] | None = None
     least = 1
-    if request.tells_least:
+    if request.is_dynamic:
         least = smallest_of_network(request.network, request.example, request.multiple)
     for way in kind.ways:
         try:
-            made = _attempt(kind, request, way, images, path, least)
+            made = _write(kind, request, way, images, path, least)
+            if request.is_dynamic and made.passes:
+                found = smallest_of_file(
+                    request.network, made.runtime, request.example, request.multiple,
+                    tolerance, least,
+                )  # fmt: skip
+                if found != least:
+                    made = _write(kind, request, way, images, path, found)
         except ConversionError as error:
             reasons.append(f"{way}: {error}")
             continue
-        if all(found.passes(tolerance) for found in made.checks):
+        if made.passes:
             return made
         written = made.checks
         reasons.append(f"{way}: {_shortfall(made.checks, request)}")
-        move(kind, path, _rejected(kind, target))
-    raise _refusal(kind, request, reasons, written, _rejected(kind, target))
-
-
-def _attempt(
-    kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
-) -> Made:
-    """Write and check a file that says how small LR images may be, which is at first a guess.
-
-    Where the runtime wants larger ones than the network the file is written once more.
-    """
-    tolerance = TOLERANCES[request.precision]
-    made = _write(kind, request, way, images, path, least)
-    if not request.tells_least or not all(found.passes(tolerance) for found in made.checks):
-        return made
-    found = smallest_of_file(
-        request.network, made.runtime, request.example, request.multiple, tolerance, least
-    )
-    return made if found == least else _write(kind, request, way, images, path, found)
+        kind.move(path, rejected)
+    raise _refusal(kind, request, reasons, written, rejected)
 
 
 def _write(
     kind: Format, request: Request, way: str, images: Sequence[Tensor], path: Path, least: int
 ) -> Made:
-    facts = {**request.facts, "lr_least": str(least)} if request.tells_least else request.facts
+    facts = {**request.facts, "lr_least": str(least)} if request.is_dynamic else request.facts
     kind.write(replace(request, facts=facts), way, path)
     runtime = kind.load(path, torch.get_num_threads())
-    return Made(path, way, runtime, check(request.network, runtime, images), least)
+    checks = check(request.network, runtime, images)
+    passes = all(found.passes(TOLERANCES[request.precision]) for found in checks)
+    return Made(path, way, runtime, checks, passes, least)
 
 
 def _shortfall(checks: Sequence[Check], request: Request) -> str:
     """How the outputs of a file fall short, in words."""
     tolerance = TOLERANCES[request.precision]
-    bad = [found for found in checks if not found.passes(tolerance)]
-    first = bad[0]
-    height, width = first.lr_size
+    first = next(found for found in checks if not found.passes(tolerance))
     if first.failure is not None:
-        what = f"at LR {height}x{width} {first.failure}"
+        what = first.failure
     else:
         allowed = f"at least {tolerance.psnr:g} dB"
         if tolerance.largest is not None:
             allowed = f"at most {tolerance.largest:g} and {allowed}"
-        what = (
-            f"at LR {height}x{width} its output differs by {first.largest:.1e} "
-            f"({first.psnr:.1f} dB; allowed {allowed})"
-        )
+        what = f"its output differs by {first.largest:.1e} ({first.psnr:.1f} dB; allowed {allowed})"
     if request.is_dynamic and checks[0].passes(tolerance):
         what += ", though it is right at the size it was traced at: the graph keeps that size"
-    return what
+    height, width = first.lr_size
+    return f"at LR {height}x{width} {what}"
 
 
 def _refusal(
@@ -134,18 +130,3 @@ def _refusal(
     advice.append("choose another --to" if kind.name == "pt2" else "try --to pt2")
     kept = "" if written is None else f"; the file is kept as {rejected}"
     return ExportError(what, f"{', or '.join(advice)}{kept}")
-
-
-def _rejected(kind: Format, target: Path) -> Path:
-    """`NAME.rejected.onnx` for `NAME.onnx`."""
-    stem = target.name.removesuffix(kind.suffixes[0])
-    return target.with_name(f"{stem}.rejected{kind.suffixes[0]}")
-
-
-def move(kind: Format, source: Path, target: Path) -> None:
-    """Give all files of one another name."""
-    for old, new in zip(kind.files(source), kind.files(target), strict=True):
-        old.replace(new)
-
-
-__all__ = ["Made", "make", "move"]

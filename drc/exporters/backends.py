@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from drc.core.errors import DrcError, ExportError, ModelError
 from drc.evaluation.latency import Pass
-from drc.exporters.base import FLOAT, Format, Runtime, get_format, list_formats
-from drc.exporters.memory import peak_mib
+from drc.evaluation.speed import Backend
+from drc.exporters.formats.base import FLOAT, Format, Runtime, get_format, list_formats
+from drc.exporters.measuring import peak_mib
 from drc.exporters.result import Exported
 from drc.exporters.run import export
 
+_WORDS = {"fp32": "float32", "fp16": "float16", "int8": "8 bits"}
+
 
 @dataclass
-class FileBackend:
+class FileBackend(Backend):
     """A runtime and a precision: makes passes of networks, by files written when they are needed.
 
     Attributes:
@@ -33,15 +36,15 @@ class FileBackend:
     kind: Format
     precision: str
     folder: Path
-    _opened: dict[int, tuple[Exported, Runtime] | DrcError] = field(default_factory=dict)
+    _opened: dict[nn.Module, tuple[Exported, Runtime] | DrcError] = field(default_factory=dict)
 
     def prepare(self, network: nn.Module, image: Tensor) -> Pass:
         """One pass on an LR image `(1, C, h, w)` in 0..1, on the CPU. Raises DrcError."""
         return partial(self._open(network)[1], image.cpu().numpy())
 
     def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
-        """The memory of such a pass, which a process of its own runs once; see `memory`."""
-        return peak_mib(self.kind.name, self._open(network)[0].path, tuple(image.shape))
+        """The memory of such a pass; see `drc.exporters.measuring.peak_mib`."""
+        return peak_mib(self.kind.name, self.exported(network).path, tuple(image.shape))
 
     def exported(self, network: nn.Module) -> Exported:
         """What the network's file is. Raises DrcError if there is none."""
@@ -51,13 +54,12 @@ class FileBackend:
     def meaning(self) -> str:
         """What it is, as for the modes of torch."""
         option = "" if self.precision == FLOAT else f" --{self.precision}"
-        words = {FLOAT: "float32", "fp16": "float16", "int8": "8 bits"}[self.precision]
-        return f"{words}, exported by `drc export --to {self.kind.name}{option}`"
+        return f"{_WORDS[self.precision]}, exported by `drc export --to {self.kind.name}{option}`"
 
     def _open(self, network: nn.Module) -> tuple[Exported, Runtime]:
-        found = self._opened.get(id(network))
-        if found is None:
-            found = self._opened[id(network)] = self._make(network)
+        if network not in self._opened:
+            self._opened[network] = self._make(network)
+        found = self._opened[network]
         if isinstance(found, DrcError):
             raise found
         return found
@@ -102,6 +104,3 @@ def backends(names: Sequence[str]) -> Iterator[dict[str, FileBackend]]:
             if name in known:
                 known[name].kind.need(known[name].precision)
         yield known
-
-
-__all__ = ["FileBackend", "backends"]

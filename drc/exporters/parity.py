@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drc.exporters.base import FLOAT, HALF, INT8, Image, Runtime, first_line
+from drc.exporters.formats.base import FLOAT, HALF, INT8, Image, Runtime, first_line
 from drc.exporters.wrapper import UnitNetwork
 
 _EQUAL = 200.0
@@ -85,6 +85,3 @@ def _check(network: UnitNetwork, runtime: Runtime, lr: Tensor) -> Check:
     squared = float(np.mean(difference**2))
     psnr = min(-10 * math.log10(squared), _EQUAL) if squared > 0 else _EQUAL
     return Check(size, float(f"{np.abs(difference).max():.3g}"), round(psnr, 2))
-
-
-__all__ = ["TOLERANCES", "Check", "Tolerance", "check"]

@@ -15,7 +15,7 @@ from drc.data.colour import luma
 from drc.data.folders import find_pairs, load_pair
 from drc.data.images import read_image, to_unit
 from drc.evaluation.sides import SIZES, Size, smallest_multiple
-from drc.exporters.base import Image, first_line
+from drc.exporters.formats.base import Image, first_line
 from drc.exporters.wrapper import UnitNetwork
 
 _CALIBRATION_SIDE, _CALIBRATION_CROPS = 64, 32
@@ -35,8 +35,10 @@ def check_images(network: UnitNetwork, lr_size: Size | None) -> tuple[list[Tenso
     """
 
     def run_on(sizes: Sequence[Size]) -> list[Tensor]:
-        images = _crops(network, sizes)
-        _run(network, images)
+        pairs = [*bundled_pairs("test"), *bundled_pairs("train")]
+        images = [_middle(network, pair.hr, size) for pair, size in zip(pairs, sizes, strict=False)]
+        for lr in images:
+            _run(network, lr)
         return images
 
     if lr_size is not None:
@@ -79,27 +81,21 @@ def calibration_images(
     return found
 
 
-def _run(network: UnitNetwork, images: Sequence[Tensor]) -> None:
-    for lr in images:
-        try:
-            with torch.no_grad():
-                network(lr)
-        except Exception as error:  # a foreign forward raises what it likes
-            raise ModelError(
-                f"the network does not run on an LR image of {lr.shape[2]}x{lr.shape[3]}: "
-                f"{first_line(error)}; pass --lr-size HxW with a size that it takes"
-            ) from error
+def _run(network: UnitNetwork, lr: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            network(lr)
+    except Exception as error:  # a foreign forward raises what it likes
+        raise ModelError(
+            f"the network does not run on an LR image of {lr.shape[2]}x{lr.shape[3]}: "
+            f"{first_line(error)}; pass --lr-size HxW with a size that it takes"
+        ) from error
 
 
-def _crops(network: UnitNetwork, sizes: Sequence[Size]) -> list[Tensor]:
-    """The middle of a photo for each size."""
-    pairs = [*bundled_pairs("test"), *bundled_pairs("train")]
-    found = []
-    for pair, size in zip(pairs, sizes, strict=False):
-        photo = _fitted(to_unit(read_image(pair.hr))[None], network.traits.channels, size)
-        top, left = ((have - want) // 2 for have, want in zip(photo.shape[2:], size, strict=True))
-        found.append(_cut(photo, top, left, size))
-    return found
+def _middle(network: UnitNetwork, photo: Path, size: Size) -> Tensor:
+    image = _fitted(to_unit(read_image(photo))[None], network.traits.channels, size)
+    top, left = ((have - want) // 2 for have, want in zip(image.shape[2:], size, strict=True))
+    return _cut(image, top, left, size)
 
 
 def _fitted(image: Tensor, channels: int, size: Size) -> Tensor:
@@ -116,6 +112,3 @@ def _fitted(image: Tensor, channels: int, size: Size) -> Tensor:
 
 def _cut(image: Tensor, top: int, left: int, size: Size) -> Tensor:
     return image[:, :, top : top + size[0], left : left + size[1]].contiguous()
-
-
-__all__ = ["calibration_images", "check_images"]

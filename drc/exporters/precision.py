@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drc.exporters.base import ConversionError, Image, first_line
+from drc.exporters.formats.base import Image, converting
 from drc.exporters.wrapper import INPUT
 
 _IMAGE_CHANNELS = 4
@@ -24,13 +24,8 @@ def to_half(path: Path) -> None:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from drc.exporters.onnx import quiet
-
-    try:
-        with quiet():
-            model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
-    except Exception as error:
-        raise ConversionError(f"onnxruntime's float16 converter: {first_line(error)}") from error
+    with converting("onnxruntime's float16 converter"):
+        model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
     onnx.save(model, str(path))
 
 
@@ -51,11 +46,9 @@ def to_int8(path: Path, calibration: Sequence[Image]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from drc.exporters.onnx import quiet
-
     prepared = path.with_name(f"{path.stem}.prepared.onnx")
     try:
-        with quiet():
+        with converting("onnxruntime's quantiser"):
             quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             quantize_static(
                 str(prepared),
@@ -68,9 +61,7 @@ def to_int8(path: Path, calibration: Sequence[Image]) -> None:
                 op_types_to_quantize=list(_QUANTISED),
                 nodes_to_exclude=_at_images(onnx.load(str(prepared))),
             )
-        _drop_unused_domains(path)
-    except Exception as error:
-        raise ConversionError(f"onnxruntime's quantiser: {first_line(error)}") from error
+            _drop_unused_domains(path)
     finally:
         prepared.unlink(missing_ok=True)
 
@@ -94,16 +85,12 @@ def _reader(images: Sequence[Image]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        """Hands out the images one by one, as often as it is rewound."""
+        """Hands out the images one by one."""
 
-        def __init__(self) -> None:
-            self.rewind()
-
-        def rewind(self) -> None:
-            self._left: Iterator[Image] = iter(images)
+        left = iter(images)
 
         def get_next(self) -> dict[str, Image] | None:
-            image = next(self._left, None)
+            image = next(self.left, None)
             return None if image is None else {INPUT: image}
 
     return Reader()
@@ -121,6 +108,3 @@ def _at_images(model: Any) -> list[str]:
         if outputs <= _IMAGE_CHANNELS or inputs * groups <= _IMAGE_CHANNELS:
             found.append(node.name)
     return found
-
-
-__all__ = ["to_half", "to_int8"]

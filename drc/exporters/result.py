@@ -11,11 +11,13 @@ from typing import Any
 from drc.core.errors import RunError
 from drc.core.files import write_json
 from drc.exporters.parity import Check, Tolerance
-from drc.exporters.quality import Quality
 from drc.store.plan import check_version
 
 SCHEMA_VERSION = 1
 RECORD = "export.json"
+UNFINISHED = ".export-"
+"""How the names of temporary folders begin, in the folder where the files are to go."""
+
 _FORMAT = "drc-export"
 _FASTER = 1.05
 """From this ratio of times on a file counts as faster."""
@@ -43,6 +45,30 @@ class Speed:
     lr_size: tuple[int, int]
     runs: int
     threads: int
+
+    def __str__(self) -> str:
+        text = f"latency at LR {_size(self.lr_size)}: {self.median_ms:,.1f} ms"
+        if self.dense_ms is not None:
+            text += f", dense {self.dense_ms:,.1f} ms, {self.speedup:.2f}x"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{text} (median of {self.runs}, {threads})"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """PSNR on the luma, in dB, of the network and of the file.
+
+    Attributes:
+        data: what was measured on, in words.
+        network: PSNR of the float32 network.
+        file: PSNR of the file in its runtime.
+        cost: the difference.
+    """
+
+    data: str
+    network: float
+    file: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +135,7 @@ class Exported:
         psnr = min(entry.psnr or 0.0 for entry in self.parity)
         yield f"  against the network on LR {checked}: differs by {largest:.1e}, {psnr:.1f} dB"
         if self.speed is not None:
-            yield f"  {self._speed(self.speed)}"
+            yield f"  {self.speed}"
             if self.speed.float32_ms is not None:
                 yield f"  {self._against_float32(self.speed.median_ms, self.speed.float32_ms)}"
         if self.quality is not None:
@@ -132,14 +158,6 @@ class Exported:
             limits.append(f"of at least {self.least}")
         return f"LR sides {', '.join(limits)}" if limits else "any LR size"
 
-    @staticmethod
-    def _speed(speed: Speed) -> str:
-        text = f"latency at LR {_size(speed.lr_size)}: {speed.median_ms:,.1f} ms"
-        if speed.dense_ms is not None:
-            text += f", dense {speed.dense_ms:,.1f} ms, {speed.speedup:.2f}x"
-        threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
-        return f"{text} (median of {speed.runs}, {threads})"
-
     def _against_float32(self, own: float, plain: float) -> str:
         ratio = plain / own
         found = f"{ratio:.2f}x as fast as float32 here ({plain:,.1f} ms)"
@@ -157,7 +175,7 @@ def record(exported: Exported) -> Path:
     path = exported.path.parent / RECORD
     entry = {"file": exported.path.name, **exported.to_dict()}
     del entry["path"]
-    kept = [old for old in read_record(path) if old["file"] != entry["file"]]
+    kept = [old for old in _read_record(path) if old["file"] != entry["file"]]
     write_json(
         path,
         {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "exports": [*kept, entry]},
@@ -165,12 +183,25 @@ def record(exported: Exported) -> Path:
     return path
 
 
-def read_record(path: Path) -> list[dict[str, Any]]:
-    """The entries of an `export.json`; none where there is no such file.
+def check_folder(folder: Path) -> None:
+    """Raise RunError unless files may go there: into a new folder, or beside earlier exports.
 
-    Raises:
-        RunError: the file is damaged or of a newer drc.
+    What failed or killed exports leave is not in the way; a record that is damaged, or of a newer
+    drc, is.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; pass --output with a folder")
+    left = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    others = [name for name in left if ".rejected." not in name and not name.startswith(UNFINISHED)]
+    if others and not _read_record(folder / RECORD):
+        raise RunError(
+            f"{folder} exists and holds something else than exports of drc's; pass --output with "
+            "a new folder"
+        )
+
+
+def _read_record(path: Path) -> list[dict[str, Any]]:
+    """The entries of an `export.json`; none where there is no such file. Raises RunError."""
     if not path.is_file():
         return []
     try:
@@ -187,6 +218,3 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-__all__ = ["RECORD", "Exported", "Speed", "read_record", "record"]

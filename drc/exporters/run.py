@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +16,21 @@ from drc.core.errors import ExportError, RunError, UsageError
 from drc.core.runtime import Progress
 from drc.evaluation.benchmark import BUNDLED
 from drc.evaluation.sides import round_up
-from drc.exporters.attempt import Made, make, move
-from drc.exporters.base import FLOAT, INT8, ConversionError, Format, Request, Runtime, get_format
-from drc.exporters.onnx import OPSETS
+from drc.exporters.attempt import Made, make
+from drc.exporters.formats.base import (
+    FLOAT,
+    INT8,
+    ConversionError,
+    Format,
+    Request,
+    Runtime,
+    get_format,
+)
+from drc.exporters.formats.onnx import OPSETS
+from drc.exporters.measuring import measure_quality, measure_speed
 from drc.exporters.parity import TOLERANCES
 from drc.exporters.photos import calibration_images, check_images
-from drc.exporters.quality import measure
-from drc.exporters.result import Exported
-from drc.exporters.timing import measure_speed
+from drc.exporters.result import UNFINISHED, Exported
 from drc.exporters.wrapper import UnitNetwork
 
 _TIMED = 96
@@ -65,7 +72,7 @@ def export(
             no measurement.
         runs: timed passes; 0 for no timing.
         overwrite: replace files that exist.
-        progress: told about every part of the work.
+        progress: called at every part of the work.
 
     Raises:
         UsageError: no such format or precision, a missing package, a file that exists, or an
@@ -79,25 +86,32 @@ def export(
     kind = get_format(to)
     kind.need(precision)
     _check_arguments(lr_size, opset, runs)
-    target = with_suffix(kind, path)
-    kept = None if dense_path is None else with_suffix(kind, dense_path)
-    for file in (target, kept):
-        if file is not None and not overwrite:
-            refuse_existing(kind, file)
+    target = kind.main_file(path)
+    kept = None if dense_path is None else kind.main_file(dense_path)
+    if not overwrite:
+        _refuse_existing(file for main in (target, kept) if main for file in kind.files(main))
+    report = progress or _silence
     network = UnitNetwork(model)
     images, multiple = check_images(network, lr_size)
     notes: list[str] = []
     if kept is not None:
         _make_folder(kept.parent)
-    with _workplace(target.parent) as folder:
-        request = _request(network, images, lr_size, precision, opset, data, multiple)
-        _tell(progress, f"{to} {precision}")
-        if runs and precision != FLOAT:
-            request = replace(request, float32=folder / f"float32{kind.suffixes[0]}")
+    with _temporary_folder(target.parent) as folder:
+        report(f"{to} {precision}", 0, 0, {})
+        request = Request(
+            network,
+            images[0],
+            None if lr_size is not None else images[1],
+            multiple,
+            precision,
+            opset,
+            _facts(network, precision, lr_size, multiple),
+            calibration_images(network, data, lr_size) if precision == INT8 else (),
+        )
         made = make(kind, request, images, folder / target.name, target)
         other = None
         if dense is not None and (runs or kept is not None):
-            _tell(progress, f"{to} {precision} of the dense network")
+            report(f"{to} {precision} of the dense network", 0, 0, {})
             try:
                 other = _make_dense(kind, dense, request, images, folder, kept)
             except ExportError as error:
@@ -108,22 +122,22 @@ def export(
         if runs:
             speed = measure_speed(
                 made.runtime,
-                network.traits.channels,
-                _timed_size(lr_size, multiple),
+                network.traits,
+                lr_size or (round_up(_TIMED, multiple),) * 2,
                 dense=other.runtime if other is not None else None,
-                float32=_in_float32(kind, request, made, notes),
+                float32=_in_float32(kind, request, made.way, folder, notes),
                 runs=runs,
                 name=f"latency in {to}",
                 progress=progress,
             )
         # A file for one size cannot run whole photos.
         if precision != FLOAT and test is not None and lr_size is None and multiple == 1:
-            _tell(progress, "PSNR of the file")
-            quality = measure(network, made.runtime, test, progress)
+            report("PSNR of the file", 0, 0, {})
+            quality = measure_quality(network, made.runtime, test, progress)
         size = sum(file.stat().st_size for file in kind.files(made.path))
-        move(kind, made.path, target)
+        kind.move(made.path, target)
         if kept is not None and other is not None:
-            move(kind, other.path, kept)
+            kind.move(other.path, kept)
             notes.append(f"the dense network is kept as {kept.name}")
     return Exported(
         path=target,
@@ -148,20 +162,6 @@ def export(
     )
 
 
-def with_suffix(kind: Format, path: str | Path) -> Path:
-    """The main file of a format for a path with or without its suffix."""
-    path = Path(path).expanduser()
-    suffix = kind.suffixes[0]
-    return path if path.name.endswith(suffix) else path.with_name(path.name + suffix)
-
-
-def refuse_existing(kind: Format, path: Path) -> None:
-    """Raise UsageError where one of the files is there already."""
-    for file in kind.files(path):
-        if file.exists():
-            raise UsageError(f"{file} exists; pass --overwrite to replace it, or another --output")
-
-
 def _check_arguments(lr_size: tuple[int, int] | None, opset: int | None, runs: int) -> None:
     if lr_size is not None and min(lr_size) < 1:
         raise UsageError(f"an LR image of {lr_size[0]}x{lr_size[1]} has no pixels")
@@ -171,15 +171,16 @@ def _check_arguments(lr_size: tuple[int, int] | None, opset: int | None, runs: i
         raise UsageError(f"--runs is {runs}; pass the number of timed passes, or 0 for none")
 
 
-def _request(
-    network: UnitNetwork,
-    images: Sequence[Tensor],
-    lr_size: tuple[int, int] | None,
-    precision: str,
-    opset: int | None,
-    data: str | Path | None,
-    multiple: int,
-) -> Request:
+def _refuse_existing(files: Iterable[Path]) -> None:
+    for file in files:
+        if file.exists():
+            raise UsageError(f"{file} exists; pass --overwrite to replace it, or another --output")
+
+
+def _facts(
+    network: UnitNetwork, precision: str, lr_size: tuple[int, int] | None, multiple: int
+) -> dict[str, str]:
+    """What the file says of itself."""
     facts = {
         "model": network.name,
         "scale": str(network.traits.scale),
@@ -189,18 +190,7 @@ def _request(
         "drc_version": __version__,
         "lr_multiple": str(multiple),
     }
-    if lr_size is not None:
-        facts["lr_size"] = f"{lr_size[0]}x{lr_size[1]}"
-    return Request(
-        network,
-        images[0],
-        None if lr_size is not None else images[1],
-        multiple,
-        precision,
-        opset,
-        facts,
-        calibration_images(network, data, lr_size) if precision == INT8 else (),
-    )
+    return facts if lr_size is None else {**facts, "lr_size": f"{lr_size[0]}x{lr_size[1]}"}
 
 
 def _make_dense(
@@ -213,32 +203,24 @@ def _make_dense(
 ) -> Made:
     """The dense network in the same way; where nobody keeps it, no rejected file either."""
     network = UnitNetwork(dense)
-    like = replace(
-        request, network=network, facts={**request.facts, "model": network.name},
-        float32=None, is_kept=target is not None,
-    )  # fmt: skip
+    like = replace(request, network=network, facts={**request.facts, "model": network.name})
     path = folder / f"dense{kind.suffixes[0]}"
-    return make(kind, like, images, path, path if target is None else target)
+    return make(kind, like, images, path, target or path)
 
 
-def _in_float32(kind: Format, request: Request, made: Made, notes: list[str]) -> Runtime | None:
+def _in_float32(
+    kind: Format, request: Request, way: str, folder: Path, notes: list[str]
+) -> Runtime | None:
     """The network's float32 file beside one of lower precision, to be timed with it."""
-    path = request.float32
-    if path is None:
+    if request.precision == FLOAT:
         return None
+    path = folder / f"float32{kind.suffixes[0]}"
     try:
-        if not path.is_file():
-            plain = replace(request, precision=FLOAT, calibration=(), float32=None)
-            kind.write(plain, made.way, path)
+        kind.write(replace(request, precision=FLOAT, calibration=()), way, path)
         return kind.load(path, torch.get_num_threads())
     except ConversionError as error:
         notes.append(f"the float32 file is not timed: {error}")
         return None
-
-
-def _timed_size(lr_size: tuple[int, int] | None, multiple: int) -> tuple[int, int]:
-    """The size asked for, else 96x96, rounded up to what the network takes."""
-    return lr_size or (round_up(_TIMED, multiple),) * 2
 
 
 def _make_folder(folder: Path) -> None:
@@ -249,11 +231,11 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`, which is made; files move from it in one step."""
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """One inside `folder`, which is made; files move from it in one step."""
     _make_folder(folder)
     try:
-        work = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
+        work = tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED)
     except OSError as error:
         raise RunError(
             f"cannot write into {folder}: {error.strerror}; pass another --output"
@@ -262,9 +244,5 @@ def _workplace(folder: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-def _tell(progress: Progress | None, what: str) -> None:
-    if progress is not None:
-        progress(what, 0, 0, {})
-
-
-__all__ = ["export", "refuse_existing", "with_suffix"]
+def _silence(what: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """In place of progress."""

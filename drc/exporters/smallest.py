@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from drc.evaluation.sides import round_up
-from drc.exporters.base import Runtime
+from drc.exporters.formats.base import Runtime
 from drc.exporters.parity import Tolerance, check
 from drc.exporters.wrapper import UnitNetwork
 
@@ -73,6 +73,3 @@ def smallest_side(
         return sides[0]
     found = bisect_left(sides, True, key=is_taken)
     return sides[found] if found < len(sides) else min(height, width) // multiple * multiple
-
-
-__all__ = ["smallest_of_file", "smallest_of_network", "smallest_side"]

@@ -11,9 +11,9 @@ from torch import nn
 
 from drc.core.errors import ModelError
 from drc.core.runtime import resolve_device
-from drc.evaluation.bench import MODES, Timing
 from drc.evaluation.complexity import complexity
 from drc.evaluation.latency_table import device_name
+from drc.evaluation.speed import MODES, Timing
 
 _COLUMNS = ("LR", "mode", "network", "ms", "speed-up", "by MACs")
 
@@ -60,7 +60,7 @@ class BenchRecord:
     gpu: bool
     threads: int
     torch: str
-    modes: dict[str, str] = field(default_factory=lambda: dict(MODES))
+    modes: dict[str, str]
     timings: list[Timing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: bool = False

@@ -17,8 +17,7 @@ import drc
 from drc.core.runtime import Progress
 from drc.data.folders import ImagePair
 from drc.data.images import write_image
-from drc.evaluation.benchmark import Evaluation, ImageScore, evaluate
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic, Evaluation, ImageScore, evaluate
 from drc.evaluation.complexity import Complexity, complexity
 from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency

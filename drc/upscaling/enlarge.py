@@ -18,8 +18,7 @@ from drc.data.colour import from_luma, luma
 from drc.data.levels import Levels
 from drc.data.matlab import upscale as bicubic
 from drc.data.photo import Photo
-from drc.evaluation.inference import Inference
-from drc.evaluation.tiling import MULTIPLE, spans
+from drc.evaluation.inference import MULTIPLE, Inference, spans
 from drc.settings.runs import TILE_OVERLAP
 from drc.upscaling.network import TooLargeError, Upscaler
 

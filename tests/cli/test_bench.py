@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import drc as package
 from drc.core.errors import UsageError
-from drc.evaluation.bench import MODES, bench, prepared
 from drc.evaluation.complexity import complexity
+from drc.evaluation.speed import MODES, TorchMode, bench
 from drc.exporters.backends import backends
-from drc.exporters.memory import peak_mib
+from drc.exporters.measuring import peak_mib
 from drc.exporters.run import export
 
 SIZE = ["--lr-size", "16x16"]
@@ -168,16 +168,16 @@ class Noted(nn.Module):
 def test_modes_are_what_they_are_called(mode, channels_last, kind):
     log: list[tuple] = []
     model = Noted(log)
-    told = []
+    shown = []
     (timings,) = bench(
         {"one": model}, [(6, 10)], [mode], runs=3, device="cpu",
-        progress=lambda what, done, total, metrics: told.append((what, done, total)),
+        progress=lambda what, done, total, metrics: shown.append((what, done, total)),
     )  # fmt: skip
     # two of them warm up, one is watched for its memory
     assert log[-6:] == [((6, 10), channels_last, kind, False)] * 6
     assert model.training and model.conv.weight.is_contiguous()
     assert timings[0].median_ms > 0 and timings[0].peak_mib > 0
-    assert told == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
+    assert shown == [(f"{mode} 6x10, warm-up", 1, 1), *((f"{mode} 6x10", i, 3) for i in (1, 2, 3))]
 
 
 def test_networks_take_turns_and_one_that_fails_does_not_stop_the_others():
@@ -207,7 +207,7 @@ def test_a_compiled_network_gives_the_same_images():
     model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2)).eval()
     image = torch.rand(1, 3, 9, 11)
     with torch.no_grad():
-        outputs = {mode: prepared(model, mode, image)() for mode in MODES}
+        outputs = {mode: TorchMode(mode).prepare(model, image)() for mode in MODES}
         expected = model(image)
     for mode, tolerance in (
         ("eager", 0),
@@ -235,7 +235,7 @@ def test_runtimes_of_exported_files_are_timed_beside_torch(tmp_path):
     assert record["modes"]["onnx"] == "float32, exported by `drc export --to onnx`"
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone says")
 def test_memory_of_a_file_grows_with_the_image(tmp_path):
     network = package.create_model("slwsr16", weights="none")
     path = package.export(network, tmp_path / "net", to="onnx", runs=0, test=None).path
@@ -269,7 +269,7 @@ def test_sigterm_leaves_no_file_and_no_process(tmp_path):
     assert not list((tmp_path / "temporary").glob("drc-*"))
 
 
-def test_memory_of_a_file_that_does_not_run_is_not_told(tmp_path):
+def test_memory_of_a_file_that_does_not_run_is_not_given(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     assert peak_mib("onnx", tmp_path / "broken.onnx", (1, 3, 8, 8)) is None
 
@@ -293,3 +293,9 @@ def test_a_network_is_exported_once_and_what_cannot_be_fails_once(monkeypatch):
     for plain, bessel in (first, second):
         assert plain.median_ms > 0 and "bessel_j0" in bessel.failure
         assert "--lr-size" not in bessel.failure and "rejected" not in bessel.failure
+
+
+def test_every_network_has_a_file_of_its_own_though_memory_is_used_again():
+    with backends(["pt2"]) as others:
+        channels = [others["pt2"].exported(Plain(count)).channels for count in (1, 3, 1)]
+    assert channels == [1, 3, 1]

@@ -22,6 +22,8 @@ for done in range(1, 6):
 display("download", 5, 0, {})
 display.close()
 print("result")
+display("later", 1, 2, {})
+display.close()
 """
 
 
@@ -52,7 +54,7 @@ def _on_a_terminal(folder: Path, *arguments: str) -> str:
 
 def test_a_terminal_shows_bars(tmp_path):
     shown = _on_a_terminal(tmp_path)
-    for part in ("search ...", "scores", "5/5", "loss 0.1235", "download"):
+    for part in ("search ...", "scores", "5/5", "loss 0.1235", "download", "later"):
         assert part in shown
 
 

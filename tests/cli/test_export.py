@@ -93,7 +93,7 @@ def test_the_newest_run_as_onnx_beside_its_dense_network(work: Work):
     (entry,) = record(folder)
     assert entry["file"] == "drn_tiny_x4_pruned.onnx" and entry["files"] == [entry["file"]]
     speed = entry["speed"]
-    assert speed["speedup"] == pytest.approx(speed["dense_ms"] / speed["median_ms"], rel=1e-2)
+    assert speed["speedup"] == speed["dense_ms"] / speed["median_ms"]
     assert len(entry["parity"]) == 3 and entry["multiple"] == 1 and entry["lr_size"] is None
     found = onnx.load(str(folder / entry["file"]))
     assert {prop.key: prop.value for prop in found.metadata_props}["scale"] == "4"

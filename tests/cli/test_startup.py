@@ -12,9 +12,9 @@ from helpers.cli import drc
 from helpers.docs import COMMANDS
 
 import drc as package
-from drc.evaluation.bench import MODES
+from drc.evaluation.speed import MODES
 from drc.exporters.backends import backends
-from drc.exporters.base import list_formats
+from drc.exporters.formats.base import list_formats
 from drc.selection.criteria.base import list_criteria
 from drc.selection.widths.base import list_strategies
 

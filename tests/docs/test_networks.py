@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from drc.evaluation.tiling import upscale_tiled
+from drc.evaluation.inference import upscale_tiled
 from drc.graph.trace import trace
 from drc.networks.registry import Preset, build, get_preset, list_models
 from drc.networks.traits import final_output

@@ -15,8 +15,7 @@ from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, load_pair
 from drc.data.images import read_image, to_unit, write_image
 from drc.data.matlab import downscale
-from drc.evaluation.benchmark import Evaluation, ImageScore, evaluate
-from drc.evaluation.blur import KernelScore, score_kernel
+from drc.evaluation.benchmark import Evaluation, ImageScore, KernelScore, evaluate, score_kernel
 from drc.networks.registry import build
 from drc.report.collect import Networks, Provenance, collect
 from drc.report.kernels import LARGEST_GRID, kernel_grid

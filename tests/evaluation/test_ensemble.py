@@ -12,7 +12,7 @@ import drc
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.matlab import upscale
-from drc.evaluation.ensemble import self_ensemble
+from drc.evaluation.inference import self_ensemble
 
 
 @pytest.fixture

@@ -94,6 +94,13 @@ def test_a_time_that_is_none_is_measured_again(tmp_path: Path, value: object) ->
     assert again.measured == 1
 
 
+def test_no_layer_takes_no_time_where_the_clock_is_coarse(tmp_path: Path) -> None:
+    table = LatencyTable(CPU, folder=tmp_path)
+    table._clock = lambda: 0.0
+    assert table.microseconds([SMALL])[SMALL] > 0
+    assert LatencyTable(CPU, folder=tmp_path).microseconds([SMALL]) == table.microseconds([SMALL])
+
+
 def test_two_writers_keep_each_others_times(tmp_path: Path) -> None:
     one, other = (LatencyTable(CPU, folder=tmp_path) for _ in range(2))
     one.microseconds([SMALL])

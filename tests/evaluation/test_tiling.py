@@ -11,8 +11,7 @@ import drc
 from drc.core.errors import ModelError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
-from drc.evaluation.inference import Inference
-from drc.evaluation.tiling import spans, upscale_tiled
+from drc.evaluation.inference import Inference, spans, upscale_tiled
 
 SCALE = 4
 
@@ -113,7 +112,7 @@ def test_kept_parts_cover_a_side_and_keep_clear_of_cuts(overlap: int, multiple: 
     for tile in (2 * overlap + multiple, 2 * overlap + 3 * multiple + 1, 96):
         for length in (*range(1, 200, 7), tile, tile + 1, 2 * tile):
             parts = list(spans(length, tile, overlap, multiple))
-            covered = [place for part in parts for place in range(part.first, part.last)]
+            covered = [column for part in parts for column in range(part.first, part.last)]
             assert covered == list(range(length))
             for part in parts:
                 assert part.start % multiple == 0

@@ -13,7 +13,7 @@ import pytest
 from helpers.cli import FinishedRun
 
 from drc.data.bundled import bundled_pairs
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.opening import open_saved
 from drc.report.compare import compare
 from drc.report.gallery import photograph

@@ -16,7 +16,7 @@ from helpers.cli import FinishedRun
 from drc.core.errors import RunError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
-from drc.evaluation.bicubic import Bicubic
+from drc.evaluation.benchmark import Bicubic
 from drc.report.compare import compare, table_rows
 from drc.report.gallery import GAIN, MOST_PHOTOS, choose, error_map, most_photos, photograph
 from drc.report.html.charts import numbered, plan_chart, scatter_chart

@@ -21,7 +21,7 @@ from drc.data.matlab import upscale as bicubic
 from drc.data.photo import Photo
 from drc.evaluation.image import psnr, psnr_y
 from drc.evaluation.inference import Inference
-from drc.exporters.onnx import quiet
+from drc.exporters.formats.base import quiet
 from drc.networks.traits import Traits, set_traits
 from drc.upscaling import enlarge
 from drc.upscaling.enlarge import Enlarger, passes

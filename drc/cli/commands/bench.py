@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drc.cli import options as o
+from drc.cli.commands.export import compressed_network, use_threads
 from drc.cli.display import Display
 from drc.cli.errors import Interrupted
 from drc.core.errors import UsageError
@@ -17,7 +17,7 @@ from drc.core.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from drc.evaluation.bench import Timing
+    from drc.evaluation.speed import Timing
     from drc.report.bench_table import BenchRecord
 
 _Network = Annotated[
@@ -75,41 +75,37 @@ def command(
 
     Example: drc bench --model drn_s --against drn_s30 --against drn_s50
     """
-    sizes = [o.lr_size(text) for text in lr_size or ["96x96", "270x480"]]
+    sizes = [o.lr_size(text) for text in lr_size or ()]
     if run is not None and model is not None:
         raise UsageError("--run measures a run folder and --model other networks; pass one of them")
     if against and model is None:
         raise UsageError("--against needs --model, the network to compare with")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads is {threads}; a network needs at least 1")
-    import torch
-
-    from drc.evaluation.bench import MODES, bench
+    use_threads(threads)
+    from drc.evaluation.speed import MODES, SIZES, bench
     from drc.exporters.backends import backends
     from drc.report.bench_table import start_record
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    sizes = sizes or list(SIZES)
     chosen = [mode for text in modes or MODES for mode in text.split(",")]
     networks = _of_run(run) if model is None else _named([model, *(against or [])], scale)
     notes: list[str] = []
     if merge:
         networks = {name: _merged(name, network, notes) for name, network in networks.items()}
-    bars = _Bars(quiet)
-    place = device or "auto"
+    display = Display(quiet, transient=True)
+    device = device or "auto"
     with backends(chosen) as others:
         measured = bench(
-            networks, sizes, chosen, runs=runs, device=place, others=others, progress=bars
+            networks, sizes, chosen, runs=runs, device=device, others=others, progress=display
         )
-        told = {name: others[name].meaning for name in chosen if name in others}
-        record = start_record(networks, sizes, runs, place, notes, told)
-        _print_as_measured(record, measured, bars, output, as_json)
+        meanings = {name: others[name].meaning for name in chosen if name in others}
+        record = start_record(networks, sizes, runs, device, notes, meanings)
+        _print_as_measured(record, measured, display, output, as_json)
 
 
 def _print_as_measured(
     record: BenchRecord,
     measured: Iterable[list[Timing]],
-    bars: _Bars,
+    display: Display,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -117,7 +113,7 @@ def _print_as_measured(
     from drc.core.files import write_text
 
     def show(lines: Iterable[str]) -> None:
-        bars.clear()
+        display.close()  # bars leave the terminal while results are printed
         for line in () if as_json else lines:
             print(line, flush=True)
 
@@ -132,43 +128,19 @@ def _print_as_measured(
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the figures until then are whole") from None
     finally:
-        bars.clear()
+        display.close()
         if as_json:
-            print(record.to_json(), file=sys.stdout, flush=True)
+            print(record.to_json(), flush=True)
         if output is not None:
             write_text(output, record.to_json() + "\n")
 
 
-class _Bars:
-    """Progress that leaves the terminal while results are printed."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._display: Display | None = None
-
-    def __call__(self, what: str, done: int, total: int, metrics: dict[str, float]) -> None:
-        if self._display is None:
-            self._display = Display(self._quiet, transient=True)
-        self._display(what, done, total, metrics)
-
-    def clear(self) -> None:
-        if self._display is not None:
-            self._display.close()
-            self._display = None
-
-
 def _of_run(folder: Path | None) -> dict[str, nn.Module]:
     """The dense network of a run, and the recovered one, else the pruned one."""
-    from drc.opening import open_saved
-    from drc.settings.reader import load_settings
-    from drc.store.run_folder import RunFolder
-
-    run = RunFolder.find(folder)
-    settings = load_settings(None, {}, run.read_config())
-    path = run.compressed_path
-    done = path == run.finetuned_path
+    found = compressed_network(folder)
+    settings = found.settings
     dense = _open(settings.model or str(settings.weights), settings.scale)
-    return {"dense": dense, "finetuned" if done else "pruned": open_saved(settings.model, path)}
+    return {"dense": dense, found.stage: found.network}
 
 
 def _named(specs: list[str], scale: int | None) -> dict[str, nn.Module]:
@@ -199,7 +171,7 @@ def _open(spec: str, scale: int | None) -> nn.Module:
 def _merged(name: str, network: nn.Module, notes: list[str]) -> nn.Module:
     from drc.merging.merge import merge
 
-    told: list[str] = []
-    merged = merge(network, notes=told)
-    notes.extend(f"{name}: {note}" for note in told)
+    found: list[str] = []
+    merged = merge(network, notes=found)
+    notes.extend(f"{name}: {note}" for note in found)
     return merged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +12,14 @@ import typer
 
 from drc.cli import options as o
 from drc.cli.display import Display
-from drc.core.errors import DrcError, ExportError, RunError, UsageError
+from drc.core.errors import DrcError, ExportError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from drc.exporters.result import Exported
+    from drc.settings.runs import RunSettings
+    from drc.store.run_folder import RunFolder
 
 _Run = Annotated[Path | None, typer.Option(help="Run folder to export from [default: newest].")]
 _Weights = Annotated[
@@ -115,144 +117,138 @@ def command(
         raise UsageError("--run exports from a run, --weights and --model others; pass one of them")
     if others and dense:
         raise UsageError("--dense keeps the dense network of a run; export a file by --weights")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads is {threads}; a network needs at least 1")
-    import torch
-
-    from drc.exporters.base import FLOAT, HALF, INT8, get_format
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    formats = list(dict.fromkeys(name for text in to or ["onnx"] for name in text.split(",")))
-    if opset is not None and not {"onnx", "openvino"} & set(formats):
-        raise UsageError(f"--opset is of ONNX files, and --to {','.join(formats)} writes none")
-    precisions = [name for name, chosen in ((HALF, fp16), (INT8, int8)) if chosen] or [FLOAT]
-    for name in formats:
-        for precision in precisions:
-            get_format(name).need(precision)
+    use_threads(threads)
+    wanted = _wanted(to, fp16, int8, opset)
     source = _named(model, weights, scale) if others else _of_run(run, scale, dense)
     if data is not None:
         source.data = data
     if test_data is not None:
         source.test = None if test_data == "none" else test_data
-    folder = _folder(source, output)
-    shared: dict[str, Any] = {"lr_size": size, "opset": opset, "runs": runs}
-    shared["overwrite"] = overwrite
-    wanted = [(name, precision) for name in formats for precision in precisions]
-    done, failures = [], []
-    for outcome in _all(source, folder, wanted, dense, shared, quiet):
-        if isinstance(outcome, DrcError):
-            failures.append(outcome)
+    folder = source.folder if output is None else output.expanduser()
+    from drc.exporters.result import check_folder
+
+    check_folder(folder)
+    how = {"lr_size": size, "opset": opset, "runs": runs, "overwrite": overwrite}
+    done: list[Exported] = []
+    failures: list[DrcError] = []
+    for name, precision in wanted:
+        try:
+            done.append(_export(source, folder, name, precision, dense, quiet, how))
+        except DrcError as error:  # the others may do
+            failures.append(error)
             continue
-        done.append(outcome)
         if not as_json:
-            print("\n".join(outcome.lines()), flush=True)
+            print("\n".join(done[-1].lines()), flush=True)
     if as_json and done:
         print(json.dumps([found.to_dict() for found in done], indent=2))
-    _end(failures)
-
-
-def _all(
-    source: Source,
-    folder: Path,
-    wanted: list[tuple[str, str]],
-    keep_dense: bool,
-    shared: dict[str, Any],
-    quiet: bool,
-) -> Iterator[Exported | DrcError]:
-    """Every file that was asked for, or why there is none, as it is there."""
-    from drc.exporters.result import record
-    from drc.exporters.run import export
-
-    for to, precision in wanted:
-        ends = _ending(precision, shared["lr_size"])
-        kept = folder / f"{source.dense_name}{ends}" if keep_dense else None
-        display = Display(quiet, transient=True)
-        display.log(f"{to} {precision} ...")
-        outcome: Exported | DrcError
-        try:
-            outcome = export(
-                source.network,
-                folder / f"{source.name}{ends}",
-                to=to,
-                precision=precision,
-                dense=source.dense,
-                dense_path=kept,
-                data=source.data,
-                test=source.test,
-                progress=display,
-                **shared,
-            )
-            record(outcome)
-        except DrcError as error:
-            outcome = error
-        finally:
-            display.close()
-        yield outcome
-
-
-def _end(failures: list[DrcError]) -> None:
-    """Raise what went wrong, as one error."""
     if len(failures) == 1:
         raise failures[0]
     if failures:
         raise ExportError("; ".join(dict.fromkeys(str(error) for error in failures)))
 
 
-def _ending(precision: str, size: tuple[int, int] | None) -> str:
-    fixed = "" if size is None else f"_{size[0]}x{size[1]}"
-    return fixed + ("" if precision == "fp32" else f"_{precision}")
+def use_threads(threads: int | None) -> None:
+    """Have torch use so many CPU threads; None leaves it as it is. Raises UsageError."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}; a network needs at least 1")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
-def _folder(source: Source, output: Path | None) -> Path:
-    """Where the files go: a new folder, an empty one, or one of earlier exports."""
-    from drc.exporters.result import RECORD, read_record
+def _wanted(
+    to: list[str] | None, fp16: bool, int8: bool, opset: int | None
+) -> list[tuple[str, str]]:
+    """The format and the precision of every file that was asked for."""
+    from drc.exporters.formats.base import FLOAT, HALF, INT8, get_format
 
-    folder = source.folder if output is None else output.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; pass --output with a folder")
-    if _holds_others(folder) and not (folder / RECORD).is_file():
-        raise RunError(
-            f"{folder} exists and holds something else than exports of drc's; pass --output with "
-            "a new folder"
+    formats = list(dict.fromkeys(name for text in to or ["onnx"] for name in text.split(",")))
+    if opset is not None and not {"onnx", "openvino"} & set(formats):
+        raise UsageError(f"--opset is of ONNX files, and --to {','.join(formats)} writes none")
+    precisions = [name for name, chosen in ((HALF, fp16), (INT8, int8)) if chosen] or [FLOAT]
+    wanted = [(name, precision) for name in formats for precision in precisions]
+    for name, precision in wanted:
+        get_format(name).need(precision)
+    return wanted
+
+
+def _export(
+    source: Source,
+    folder: Path,
+    to: str,
+    precision: str,
+    keep_dense: bool,
+    quiet: bool,
+    how: dict[str, Any],
+) -> Exported:
+    """Write one file, and note it beside. Raises DrcError."""
+    from drc.exporters.result import record
+    from drc.exporters.run import export
+
+    size = how["lr_size"]
+    end = "" if size is None else f"_{size[0]}x{size[1]}"
+    end += "" if precision == "fp32" else f"_{precision}"
+    with closing(Display(quiet, transient=True)) as display:
+        display.log(f"{to} {precision} ...")
+        found = export(
+            source.network,
+            folder / f"{source.name}{end}",
+            to=to,
+            precision=precision,
+            dense=source.dense,
+            dense_path=folder / f"{source.dense_name}{end}" if keep_dense else None,
+            data=source.data,
+            test=source.test,
+            progress=display,
+            **how,
         )
-    read_record(folder / RECORD)  # what is damaged is told before the work
-    return folder
+        record(found)
+    return found
 
 
-def _holds_others(folder: Path) -> bool:
-    """Whether anything lies there but what failed or killed exports leave."""
-    left = (file.name for file in folder.iterdir()) if folder.is_dir() else ()
-    return any(".rejected." not in name and not name.startswith(".export-") for name in left)
+@dataclass(frozen=True)
+class Compressed:
+    """The recovered network of a run, else the pruned one, and which of them it is."""
+
+    network: nn.Module
+    stage: str
+    settings: RunSettings
+    run: RunFolder
 
 
-def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:
-    """The recovered network of a run, else the pruned one, with the dense one beside it."""
-    from drc.networks.traits import get_traits
-    from drc.opening import open_network, open_saved
+def compressed_network(folder: Path | None) -> Compressed:
+    """That of a run, the newest for None. Raises RunError where there is none."""
+    from drc.opening import open_saved
     from drc.settings.reader import load_settings
     from drc.store.run_folder import RunFolder
 
-    if scale is not None:
-        raise UsageError("--scale is for --model; a run knows its own scale")
     run = RunFolder.find(folder)
     settings = load_settings(None, {}, run.read_config())
     path = run.compressed_path
     done = path == run.finetuned_path
     network = open_saved(settings.model, path)
-    weights = settings.weights
-    if not keep_dense and settings.model is not None:
-        weights = "none"  # to time it any will do, and none has to be there
+    return Compressed(network, "finetuned" if done else "pruned", settings, run)
+
+
+def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:
+    """The network of a run, with the dense one beside it."""
+    from drc.opening import open_network
+
+    if scale is not None:
+        raise UsageError("--scale is for --model; a run knows its own scale")
+    found = compressed_network(folder)
+    settings = found.settings
+    # Without --dense it is only timed: any weights will do, and none has to be there.
+    weights = settings.weights if keep_dense or settings.model is None else "none"
     dense = open_network(settings.model, weights, settings.scale)
-    traits = get_traits(network)
-    stem = f"{traits.preset or type(network).__name__}_x{traits.scale}"
-    test = settings.data.test_data
+    stem, test = _stem(found.network), settings.data.test_data
     return Source(
-        network,
+        found.network,
         dense,
-        f"{stem}_{'finetuned' if done else 'pruned'}",
+        f"{stem}_{found.stage}",
         f"{stem}_dense",
-        run.path / "export",
+        found.run.path / "export",
         settings.data.data,
         None if test == "none" else (test or "bundled"),
     )
@@ -260,12 +256,15 @@ def _of_run(folder: Path | None, scale: int | None, keep_dense: bool) -> Source:
 
 def _named(model: str | None, weights: str | None, scale: int | None) -> Source:
     """The network of a file or of a name, alone."""
-    from drc.networks.traits import get_traits
     from drc.opening import open_network
 
     network = open_network(model, weights, scale)
-    traits = get_traits(network)
-    stem = f"{traits.preset or type(network).__name__}_x{traits.scale}"
-    if weights not in (None, "none", "default"):
-        stem = Path(str(weights)).stem
+    stem = _stem(network) if weights in (None, "none", "default") else Path(str(weights)).stem
     return Source(network, None, stem, f"{stem}_dense", Path("export"), None, "bundled")
+
+
+def _stem(network: nn.Module) -> str:
+    from drc.networks.traits import get_traits
+
+    traits = get_traits(network)
+    return f"{traits.preset or type(network).__name__}_x{traits.scale}"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
-import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 import torch
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     INT8,
@@ -25,9 +19,11 @@ from drc.exporters.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
     register,
 )
+from drc.exporters.precision import to_half, to_int8
 from drc.exporters.wrapper import INPUT, OUTPUT
 
 TORCHSCRIPT, DYNAMO = "torchscript", "dynamo"
@@ -36,38 +32,29 @@ OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
 """By exporter: what onnxruntime 1.13 and TensorRT 8.6 read already; 18 is dynamo's oldest."""
 
 LARGEST = 16384
-"""The longest LR side that an exporter that wants a limit is told."""
+"""The longest LR side, for an exporter that wants a limit."""
 
-Made = TypeVar("Made")
+Outcome = TypeVar("Outcome")
 
 _OPERATOR = re.compile(
     r"(?:operator|conversion function for|OpOverload\(op=)\W+((?:aten::|prim::)?[\w:.]+)"
 )
 
 
-@register
+@register("onnx")
 class Onnx(Format):
     """`NAME.onnx`: one file for onnxruntime, TensorRT and many others."""
 
-    name = "onnx"
     suffixes = (".onnx",)
     precisions = (FLOAT, HALF, INT8)
     packages = ("onnx", "onnxruntime", "onnxscript")
-    extra = "onnx"
     ways = (TORCHSCRIPT, DYNAMO)  # the first is many times faster, and enough for most networks
-    versions = ("torch", "onnx", "onnxruntime")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         _export(request, way, path)
-        if request.float32 is not None:
-            shutil.copyfile(path, request.float32)
         if request.precision == HALF:
-            from drc.exporters.precision import to_half
-
             to_half(path)
         elif request.precision == INT8:
-            from drc.exporters.precision import to_int8
-
             to_int8(path, request.calibration)
         _describe(path, {**request.facts, "exporter": way})
 
@@ -77,12 +64,10 @@ class Onnx(Format):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors are raised as well
-        try:
+        with converting("onnxruntime refuses the file"):
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise ConversionError(f"onnxruntime refuses the file: {first_line(error)}") from error
         name = session.get_inputs()[0].name
 
         def run(lr: Image) -> Image:
@@ -109,21 +94,18 @@ def _export(request: Request, way: str, path: Path) -> None:
             **sizes,
         )
 
-    try:
-        with quiet(), torch.no_grad():
-            if way == DYNAMO:
-                plain = partial(export, external_data=False, verbose=False)
-                with_open_sides(request, lambda sides: plain(dynamic_shapes=sides))
-            elif request.is_dynamic:
-                sides = {2: "height", 3: "width"}
-                export(dynamic_axes={INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}})
-            else:
-                export()
-    except Exception as error:  # exporters raise what they like
-        raise ConversionError(_explain(error)) from error
+    with converting(explain=_explain):
+        if way == DYNAMO:
+            plain = partial(export, external_data=False, verbose=False)
+            with_open_sides(request, lambda sides: plain(dynamic_shapes=sides))
+        elif request.is_dynamic:
+            sides = {2: "height", 3: "width"}
+            export(dynamic_axes={INPUT: sides, OUTPUT: {2: "sr_height", 3: "sr_width"}})
+        else:
+            export()
 
 
-def with_open_sides(request: Request, export: Callable[[Any], Made]) -> Made:
+def with_open_sides(request: Request, export: Callable[[Any], Outcome]) -> Outcome:
     """What `export` makes with as small a limit on the LR image's sides as torch.export allows.
 
     Args:
@@ -146,22 +128,6 @@ def with_open_sides(request: Request, export: Callable[[Any], Made]) -> Made:
 def _sides(least: int) -> dict[int, Any]:
     dims = {2: "height", 3: "width"}
     return {n: torch.export.Dim(name, min=least, max=LARGEST) for n, name in dims.items()}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
-    logging.disable(logging.WARNING)
-    # When the older exporter fails it writes its graph to stdout, past Python's own stream.
-    graphs = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
-    try:
-        with warnings.catch_warnings(), graphs:
-            warnings.simplefilter("ignore")
-            silence = io.StringIO()
-            with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-                yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _explain(error: Exception) -> str:
@@ -187,6 +153,3 @@ def _describe(path: Path, facts: dict[str, str]) -> None:
     dims[0].dim_value, dims[1].dim_value = 1, int(facts["channels"])
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, str(path))
-
-
-__all__ = ["OPSETS", "Onnx", "quiet", "with_open_sides"]

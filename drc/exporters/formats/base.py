@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
+import logging
 import pkgutil
 import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from drc.core.errors import ModelError, UsageError, unknown_name
@@ -40,11 +46,8 @@ class Request:
         multiple: what the sides of LR images must be multiples of.
         precision: one of the format's.
         opset: of ONNX; None for the exporter's default.
-        facts: what the file should say of itself, where the format has a place for it.
+        facts: what the file should say of itself, where the format has room for it.
         calibration: LR images `(1, C, h, w)` for int8.
-        float32: where to leave the float32 file of which one of lower precision is made, if one
-            is; None for nowhere.
-        is_kept: whether the file is more than something to time.
     """
 
     network: UnitNetwork
@@ -55,18 +58,11 @@ class Request:
     opset: int | None = None
     facts: dict[str, str] = field(default_factory=dict)
     calibration: Sequence[Image] = ()
-    float32: Path | None = None
-    is_kept: bool = True
 
     @property
     def is_dynamic(self) -> bool:
         """Whether the file is for images of any size."""
         return self.second is not None
-
-    @property
-    def tells_least(self) -> bool:
-        """Whether the file is to say how small LR images may be."""
-        return self.is_dynamic and self.is_kept
 
 
 class ConversionError(ModelError):
@@ -77,22 +73,18 @@ class Format(ABC):
     """A file format with the runtime that checks it. Subclasses fill in the attributes.
 
     Attributes:
-        name: what users type.
+        name: what users type, and the extra of setup.cfg; `register` sets it.
         suffixes: of the files written, the main one first.
         precisions: that it can hold.
         packages: modules that must be there to write and to run it.
-        extra: the extra of setup.cfg that installs them; empty for none.
         ways: the exporters to try, in this order, until the file's outputs are right.
-        versions: distributions whose versions matter.
     """
 
     name: str
     suffixes: tuple[str, ...]
     precisions: tuple[str, ...] = (FLOAT,)
     packages: tuple[str, ...] = ()
-    extra: str = ""
     ways: tuple[str, ...]
-    versions: tuple[str, ...] = ("torch",)
 
     @abstractmethod
     def write(self, request: Request, way: str, path: Path) -> None:
@@ -122,34 +114,47 @@ class Format(ABC):
             raise UsageError(
                 f"{self.name} files need {' and '.join(missing)}, which "
                 f"{'is' if len(missing) == 1 else 'are'} not installed; "
-                f"run: pip install 'drc-sr[{self.extra}]'"
+                f"run: pip install 'drc-sr[{self.name}]'"
             )
+
+    def main_file(self, path: str | Path) -> Path:
+        """The main file for a path with or without its suffix."""
+        path, suffix = Path(path).expanduser(), self.suffixes[0]
+        return path if path.name.endswith(suffix) else path.with_name(path.name + suffix)
 
     def files(self, path: Path) -> list[Path]:
         """All files of the one whose main file is `path`."""
         stem = path.name.removesuffix(self.suffixes[0])
         return [path.with_name(stem + suffix) for suffix in self.suffixes]
 
+    def move(self, source: Path, target: Path) -> None:
+        """Give all files of one another name."""
+        for old, new in zip(self.files(source), self.files(target), strict=True):
+            old.replace(new)
+
     def known_versions(self) -> dict[str, str]:
-        """Distribution -> version, of those that are installed."""
+        """Distribution -> version, of torch and of the packages."""
         found = {}
-        for name in self.versions:
-            try:
+        for name in ("torch", *self.packages):
+            with contextlib.suppress(PackageNotFoundError):
                 found[name] = version(name)
-            except PackageNotFoundError:
-                continue
         return found
 
 
 _FORMATS: dict[str, Format] = {}
 
 
-def register(format_class: type[Format]) -> type[Format]:
-    """Register the decorated format under its `name`."""
-    if format_class.name in _FORMATS:
-        raise ValueError(f"a format named {format_class.name!r} is already registered")
-    _FORMATS[format_class.name] = format_class()
-    return format_class
+def register(name: str) -> Callable[[type[Format]], type[Format]]:
+    """Register the decorated format under the name users type."""
+
+    def add(format_class: type[Format]) -> type[Format]:
+        if name in _FORMATS:
+            raise ValueError(f"a format named {name!r} is already registered")
+        format_class.name = name
+        _FORMATS[name] = format_class()
+        return format_class
+
+    return add
 
 
 def list_formats() -> list[str]:
@@ -166,37 +171,52 @@ def get_format(name: str) -> Format:
     return _FORMATS[name]
 
 
-def first_line(error: object, limit: int = 300) -> str:
-    """What an error says, without the pages and colours that exporters add, in one line."""
-    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()
-    line = next((line.strip() for line in text if line.strip()), "")
-    return " ".join(line.split())[:limit] or type(error).__name__
-
-
-def names(words: Iterable[str]) -> str:
-    """Words for a message, each once, in order."""
-    return ", ".join(dict.fromkeys(words))
-
-
 @cache
 def _import_formats() -> None:
-    package = importlib.import_module("drc.exporters")
+    package = importlib.import_module("drc.exporters.formats")
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"drc.exporters.{module.name}")
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
-__all__ = [
-    "FLOAT",
-    "HALF",
-    "INT8",
-    "ConversionError",
-    "Format",
-    "Image",
-    "Request",
-    "Runtime",
-    "first_line",
-    "get_format",
-    "list_formats",
-    "names",
-    "register",
-]
+def first_line(error: object, limit: int = 300) -> str:
+    """What an error says, without the pages and colours that exporters add, in one line."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
+    return " ".join(text.partition("\n")[0].split())[:limit] or type(error).__name__
+
+
+@contextlib.contextmanager
+def converting(what: str = "", explain: Callable[[Exception], str] = first_line) -> Iterator[None]:
+    """Within the block, which prints nothing, errors become `ConversionError`s.
+
+    Args:
+        what: begins their messages.
+        explain: says what an error means, in one line.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            yield
+    except ConversionError:
+        raise
+    except Exception as error:  # exporters and runtimes raise what they like
+        raise ConversionError(": ".join(filter(None, (what, explain(error))))) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within the block exporters print nothing: warnings, graphs and progress of theirs."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    # When torch's older exporter fails it writes its graph to stdout, past Python's own stream.
+    graphs = patch.object(torch._C, "_jit_onnx_log", lambda *_: None, create=True)
+    silence = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            graphs,
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

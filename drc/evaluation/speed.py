@@ -7,12 +7,13 @@ pruned one.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from drc.core.errors import UsageError, unknown_name
 from drc.core.runtime import Progress, resolve_device
 from drc.evaluation.latency import Pass, interleave, warm_up
-from drc.evaluation.peak_memory import peak_mib
+from drc.evaluation.memory import peak_mib
 from drc.networks.copying import copy_of
 from drc.networks.traits import get_traits
 
@@ -49,7 +50,7 @@ class Timing:
         network: its name.
         median_ms: of one pass; None where it failed.
         speedup: the first network's median over this one's, both of this mode and size.
-        peak_mib: memory that a pass takes at most beyond the weights; None where nobody tells.
+        peak_mib: memory that a pass takes at most beyond the weights; None where nobody says.
             Of torch's modes the tensors of the pass, of others what the system sees.
         failure: why there is no time, in one line.
     """
@@ -63,24 +64,44 @@ class Timing:
     failure: str | None = None
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """A way to run networks."""
 
+    @abstractmethod
     def prepare(self, network: nn.Module, image: Tensor) -> Pass:
-        """One pass of a network on `image`, `(1, C, h, w)`, to be called without gradients."""
+        """One pass of a network on `image`, `(1, C, h, w)`, to be called without gradients.
 
+        The network is not changed, and runs on the device of the image.
+        """
+
+    @abstractmethod
     def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
         """The memory of `forward`, which `prepare` made of the others and which is warm."""
 
 
 @dataclass(frozen=True)
-class TorchMode:
-    """A key of `MODES` as a backend."""
+class TorchMode(Backend):
+    """A key of `MODES`, which runs a copy of the network."""
 
     mode: str
 
     def prepare(self, network: nn.Module, image: Tensor) -> Pass:
-        return prepared(network, self.mode, image)
+        model = copy_of(network).to(image.device).eval()
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext
+        if self.mode in ("channels_last", "bf16"):
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            image = image.contiguous(memory_format=torch.channels_last)
+        if self.mode == "bf16":
+            around = partial(torch.autocast, image.device.type, torch.bfloat16)
+        run: Callable[[Tensor], Any] = model
+        if self.mode == "compiled":
+            run = torch.compile(model, dynamic=False)
+
+        def forward() -> Any:
+            with around():
+                return run(image)
+
+        return forward
 
     def peak_mib(self, network: nn.Module, image: Tensor, forward: Pass) -> float | None:
         return peak_mib(forward, image.device)
@@ -99,8 +120,8 @@ def bench(
     """Time networks side by side; one list, in the order of `networks`, per size and mode.
 
     Within one list all networks take turns, warm, each round in the reverse order of the last.
-    What fails, as torch.compile does where there is no compiler, is told and does not stop the
-    others.
+    What fails, as torch.compile does where there is no compiler, says so in its `Timing` and does
+    not stop the others.
 
     Args:
         networks: by name, the first being what the others are compared with; not changed.
@@ -109,13 +130,13 @@ def bench(
         runs: timed passes per network, at least 1.
         device: auto, cpu or cuda:N.
         others: further modes, by name.
-        progress: told about every round.
+        progress: called after every round.
 
     Raises:
         UsageError: no such mode, a size below 1, no runs, or the device does not exist.
         ModelError: the number of a network's image channels cannot be found out.
     """
-    place = resolve_device(device)
+    device = resolve_device(device)
     known: dict[str, Backend] = {**{mode: TorchMode(mode) for mode in MODES}, **(others or {})}
     for mode in modes:
         if mode not in known:
@@ -124,11 +145,12 @@ def bench(
         raise UsageError("a benchmark needs at least 1 run and LR images of at least 1x1")
     channels = {name: get_traits(network).channels for name, network in networks.items()}
     return (
-        _side_by_side(networks, channels, size, mode, known[mode], runs, place, progress)
+        _side_by_side(networks, channels, size, mode, known[mode], runs, device, progress)
         for size, mode in itertools.product(sizes, modes)
     )
 
 
+@torch.no_grad()
 def _side_by_side(
     networks: Mapping[str, nn.Module],
     channels: Mapping[str, int],
@@ -142,21 +164,18 @@ def _side_by_side(
     passes: dict[str, Pass] = {}
     failures: dict[str, str] = {}
     peaks: dict[str, float | None] = {}
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        if mode == "compiled":
-            stack.enter_context(_room_to_compile())
-        what = f"{mode} {size[0]}x{size[1]}"
+    what = f"{mode} {size[0]}x{size[1]}"
+    with _room_to_compile() if mode == "compiled" else nullcontext():
         for number, (name, network) in enumerate(networks.items()):
             if progress is not None:
                 progress(f"{what}, warm-up", number + 1, len(networks), {})
             try:
                 image = torch.rand(1, channels[name], *size, device=device)
-                passes[name] = backend.prepare(network, image)
-                warm_up(passes[name], device)
-                peaks[name] = backend.peak_mib(network, image, passes[name])
+                forward = backend.prepare(network, image)
+                warm_up(forward, device)
+                peaks[name] = backend.peak_mib(network, image, forward)
+                passes[name] = forward
             except Exception as error:  # a foreign forward or a missing compiler raises anything
-                passes.pop(name, None)
                 failures[name] = _in_one_line(error)
         times = interleave(passes, runs, device, what=what, progress=progress)
     medians = {name: median(values) for name, values in times.items()}
@@ -175,32 +194,6 @@ def _side_by_side(
     ]
 
 
-def prepared(network: nn.Module, mode: str, image: Tensor) -> Pass:
-    """One forward pass of a copy of `network` on `image` in a mode, to be called without gradients.
-
-    Args:
-        network: it is not changed.
-        mode: a key of `MODES`.
-        image: `(1, C, h, w)`, on the device to run on.
-    """
-    model = copy_of(network).to(image.device).eval()
-    around: Callable[[], AbstractContextManager[Any]] = nullcontext
-    if mode in ("channels_last", "bf16"):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        image = image.contiguous(memory_format=torch.channels_last)
-    if mode == "bf16":
-        around = partial(torch.autocast, image.device.type, torch.bfloat16)
-    run: Callable[[Tensor], Any] = model
-    if mode == "compiled":
-        run = torch.compile(model, dynamic=False)
-
-    def forward() -> Any:
-        with around():
-            return run(image)
-
-    return forward
-
-
 def _room_to_compile() -> AbstractContextManager[Any]:
     """Forget what was compiled before, and let one piece of code have a version per width."""
     from torch import _dynamo  # as torch.compile itself, slow to import
@@ -215,6 +208,3 @@ def _room_to_compile() -> AbstractContextManager[Any]:
 def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
-
-
-__all__ = ["MODES", "SIZES", "Backend", "Timing", "TorchMode", "bench", "prepared"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     ConversionError,
@@ -20,27 +20,24 @@ from drc.exporters.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
     register,
 )
-from drc.exporters.onnx import quiet
 
 _INPUT, _OUTPUT = "in0", "out0"  # pnnx names them so
 _PATIENCE = 1800  # seconds
 _NAMED = 4
 
 
-@register
+@register("ncnn")
 class Ncnn(Format):
     """`NAME.ncnn.param` and `NAME.ncnn.bin`; images go in and out without a batch dimension."""
 
-    name = "ncnn"
     suffixes = (".ncnn.param", ".ncnn.bin")
     precisions = (FLOAT, HALF)
     packages = ("ncnn", "pnnx")
-    extra = "ncnn"
     ways = ("pnnx",)
-    versions = ("torch", "pnnx", "ncnn")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pnnx-") as folder:
@@ -81,12 +78,9 @@ class Ncnn(Format):
 
 
 def _trace(request: Request, path: Path) -> None:
-    try:
-        with quiet(), torch.no_grad():
-            traced: Any = torch.jit.trace(request.network, request.example, check_trace=False)
-            traced.save(str(path))
-    except Exception as error:
-        raise ConversionError(f"torch.jit.trace: {first_line(error)}") from error
+    with converting("torch.jit.trace"):
+        traced: Any = torch.jit.trace(request.network, request.example, check_trace=False)
+        traced.save(str(path))
 
 
 def _convert(request: Request, folder: Path) -> str:
@@ -119,6 +113,3 @@ def _unknown_layers(path: Path) -> list[str]:
     # Expressions are what pnnx makes of sizes; the op that needs them stands beside.
     unknown = [kind for kind in kinds if re.search(r"[.:]", kind) and kind != "pnnx.Expression"]
     return list(dict.fromkeys(unknown)) or [kind for kind in kinds if "." in kind][:1]
-
-
-__all__ = ["Ncnn"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from drc.exporters.base import (
+from drc.exporters.formats.base import (
     FLOAT,
     HALF,
     ConversionError,
@@ -16,63 +16,57 @@ from drc.exporters.base import (
     Image,
     Request,
     Runtime,
+    converting,
     first_line,
     get_format,
-    names,
     register,
 )
-from drc.exporters.onnx import DYNAMO, TORCHSCRIPT, quiet
+from drc.exporters.formats.onnx import DYNAMO, TORCHSCRIPT
 
 _FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO = "from ONNX", "from torch", "from ONNX by dynamo"
 
 _OPERATOR = re.compile(r"\b(?:aten|prim|torchvision|onnx)::\w+|No conversion rule for (\w+)")
 
 
-@register
+@register("openvino")
 class OpenVino(Format):
     """`NAME.xml` and `NAME.bin`, for Intel CPUs, GPUs and NPUs."""
 
-    name = "openvino"
     suffixes = (".xml", ".bin")
     precisions = (FLOAT, HALF)
     packages = ("openvino",)
-    extra = "openvino"
     ways = (_FROM_ONNX, _FROM_TORCH, _FROM_DYNAMO)
-    versions = ("torch", "openvino")
 
     def write(self, request: Request, way: str, path: Path) -> None:
         import openvino
 
-        try:
-            with quiet():
-                if way == _FROM_TORCH:
-                    model = _from_torch(request)
-                else:
-                    model = _from_onnx(request, TORCHSCRIPT if way == _FROM_ONNX else DYNAMO, path)
-                for name, value in request.facts.items():
-                    model.set_rt_info(value, ["drc", name])
-                half = request.precision == HALF
-                openvino.save_model(model, str(path), compress_to_fp16=half)
-        except ConversionError:
-            raise
-        except Exception as error:
-            lacking = names(found[0] for found in _OPERATOR.finditer(str(error)))
-            why = f"it has no form of the op {lacking}" if lacking else first_line(error)
-            raise ConversionError(why) from error
+        with converting(explain=_explain):
+            if way == _FROM_TORCH:
+                model = _from_torch(request)
+            else:
+                model = _from_onnx(request, TORCHSCRIPT if way == _FROM_ONNX else DYNAMO, path)
+            for name, value in request.facts.items():
+                model.set_rt_info(value, ["drc", name])
+            half = request.precision == HALF
+            openvino.save_model(model, str(path), compress_to_fp16=half)
 
     def load(self, path: Path, threads: int) -> Runtime:
         import openvino
 
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-        try:
+        with converting("OpenVINO refuses the file"):
             model = openvino.Core().compile_model(str(path), "CPU", settings)
-        except Exception as error:
-            raise ConversionError(f"OpenVINO refuses the file: {first_line(error)}") from error
 
         def run(lr: Image) -> Image:
             return model([lr])[0]
 
         return run
+
+
+def _explain(error: Exception) -> str:
+    """The ops that the converter lacks, if it names some."""
+    ops = dict.fromkeys(found[0] for found in _OPERATOR.finditer(str(error)))
+    return f"it has no form of the op {', '.join(ops)}" if ops else first_line(error)
 
 
 def _from_onnx(request: Request, exporter: str, path: Path) -> Any:
