@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import DataError, RunError
-from drc.core.files import atomic_write
 from drc.core.runtime import Progress
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs, load_hr
@@ -63,8 +62,10 @@ def build_blind_set(
             write_image(folder / "gt" / f"img_{number}_gt.png", hr)
             write_image(folder / f"lr_x{scale}" / f"im_{number}.png", lr)
             if degradation.kernel_size > 1:
-                with atomic_write(folder / f"gt_k_x{scale}" / f"kernel_{number}.npz") as path:
-                    np.savez(path, kernel=kernel.numpy(), source=np.array(pair.hr.name))
+                kernels = folder / f"gt_k_x{scale}"
+                kernels.mkdir(exist_ok=True)
+                source = np.array(pair.hr.name)
+                np.savez(kernels / f"kernel_{number}.npz", kernel=kernel.numpy(), source=source)
             if progress is not None:
                 progress("images", number, len(pairs), {})
     return find_pairs(out_folder, scale, "test")

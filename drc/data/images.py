@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.core.files import atomic_write
+from drc.core.files import write_bytes
 from drc.data.deep import no_warnings, open_image, read_deep
 from drc.data.levels import to_8bit
 from drc.data.tiff import is_tiff, read_tiff, tiff_size
@@ -114,8 +115,9 @@ def write_image(path: Path | str, image: Tensor) -> None:
     if kind is None or kind not in Image.SAVE:
         raise DataError(f"{path}: images cannot be written as {path.suffix!r}; use .png")
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().contiguous().numpy())
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format=kind)
+    content = io.BytesIO()
+    picture.save(content, format=kind)
+    write_bytes(path, content.getvalue())
 
 
 def to_unit(image: Tensor) -> Tensor:

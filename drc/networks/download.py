@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from drc.core.errors import RunError, WeightsError
-from drc.core.files import atomic_write
+from drc.core.files import atomic_write, write_errors
 from drc.core.runtime import Progress
 
 _CHUNK = 1 << 20
@@ -49,7 +49,7 @@ def fetch(
     """
     try:
         with atomic_write(target) as temporary:
-            with temporary.open("wb") as output:
+            with write_errors(target), temporary.open("wb") as output:
                 found = _receive(url, output, target.name, progress, timeout)
             if sha256 is not None and found != sha256.lower():
                 raise DownloadError(

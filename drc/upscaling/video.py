@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from drc.core.errors import DataError, RunError, UsageError
-from drc.core.files import atomic_write
+from drc.core.files import atomic_write, write_errors
 from drc.core.runtime import Progress
 from drc.data.photo import Photo
 from drc.data.photo_files import write_photo
@@ -129,7 +129,7 @@ def enlarge_video(
                 write_photo(path, photo, quality)
                 count(path, *photo.size)
         else:
-            with atomic_write(film.target) as temporary:
+            with atomic_write(film.target) as temporary, write_errors(film.target):
                 _Writer(film, reader, enlarger, temporary).run(tell, count)
     outcome.total = outcome.done + len(outcome.failed)
     if reader.damaged:
@@ -186,7 +186,7 @@ class _Writer:
                         found.stream = self._sound[found.stream.index]
                         out.mux(found)
                 out.mux(stream.encode())
-        except OSError:  # which `atomic_write` explains
+        except OSError:  # which `write_errors` explains
             raise
         except reader.av.error.FFmpegError as error:
             raise RunError(
