@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from drc.core.errors import UsageError
 from drc.data.degrade import Degradation
 from drc.data.draws import CACHE_BYTES, Item, RandomCrops
-from drc.data.folders import ImagePair, check_match, load_pair
-from drc.data.images import Picture, to_unit
+from drc.data.folders import ImagePair, check_match, cropped, load_pair
+from drc.data.images import read_view, to_unit
 from drc.data.loader import OnSkip, StepLoader
 from drc.data.matlab import REACH, downscale, downscale_window
 from drc.data.windows import random_view, span, window
@@ -81,44 +81,39 @@ class CropDataset(RandomCrops):
         files = [pair.hr for pair in self.pairs]
         super().__init__(files, len(files), patch * scale, scale, length, seed, cache_bytes)
 
-    def _read(self, number: int) -> tuple[Picture, ...]:
+    def _read(self, number: int) -> tuple[Tensor, ...]:
         """The LR and the HR image, or the latter alone where LR crops are made from it."""
         pair = self.pairs[number]
-        hr = Picture(pair.hr)
-        self._check_size(pair.hr, hr.height, hr.width)
+        hr = read_view(pair.hr)
+        self._check_size(pair.hr, *hr.shape[1:])
         if pair.lr is None or self.degradation is not None:
             return (hr,)
-        lr = Picture(pair.lr)
-        check_match(pair, self.scale, (lr.height, lr.width), (hr.height, hr.width))
+        lr = read_view(pair.lr)
+        check_match(pair, self.scale, lr, hr)
         return lr, hr
 
-    def _for_cache(self, pictures: tuple[Picture, ...]) -> tuple[Tensor, ...]:
+    def _for_cache(self, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Bicubic LR images are kept too: they cost as much as a few of their windows."""
-        kept = super()._for_cache(pictures)
-        if len(kept) == 2 or self.degradation is not None:
-            return kept
-        (whole,), scale = kept, self.scale
-        hr = whole[:, : whole.shape[1] // scale * scale, : whole.shape[2] // scale * scale]
-        return downscale(hr[None].float(), scale)[0].to(hr.dtype), whole
+        if len(images) == 2 or self.degradation is not None:
+            return images
+        hr = cropped(images[0], self.scale).contiguous()
+        return downscale(hr[None].float(), self.scale)[0].to(hr.dtype), images[0]
 
-    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
-        scale, patch, hr = self.scale, self.patch, pictures[-1]
-        rows, columns = hr.height // scale, hr.width // scale
+    def _crop(self, images: tuple[Tensor, ...], rng: np.random.Generator) -> Item:
+        scale, patch, hr = self.scale, self.patch, images[-1]
+        rows, columns = (side // scale for side in hr.shape[1:])
         top = int(rng.integers(rows - patch + 1))
         left = int(rng.integers(columns - patch + 1))
         view = random_view(rng)
-        if len(pictures) == 2:
-            lr = pictures[0].window(top, left, patch, patch)
-            crop = hr.window(top * scale, left * scale, patch * scale, patch * scale)
+        crop = window(hr, top * scale, left * scale, patch * scale)
+        if len(images) == 2:
+            lr = window(images[0], top, left, patch)
             return {"lr": to_unit(view(lr)), "hr": to_unit(view(crop))}
-        # HR with what lies around it, cut from the image once for both crops.
         margin = REACH if self.degradation is None else self.degradation.margin
         upper, lower = span(top, patch, margin, rows)
         first, last = span(left, patch, margin, columns)
-        size = ((lower - upper) * scale, (last - first) * scale)
-        around = hr.window(upper * scale, first * scale, *size)
+        around = hr[:, upper * scale : lower * scale, first * scale : last * scale].contiguous()
         top, left = top - upper, left - first
-        crop = window(around, top * scale, left * scale, patch * scale)
         if self.degradation is None:
             lr = downscale_window(around[None], scale, top, left, patch)[0]
         else:

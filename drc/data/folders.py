@@ -80,21 +80,25 @@ def load_pair(pair: ImagePair, scale: int) -> tuple[Tensor, Tensor]:
         hr = load_hr(pair, scale)
         return downscale(hr[None].float(), scale)[0].to(hr.dtype), hr
     hr, lr = read_image(pair.hr), read_image(pair.lr)
-    rows, columns = lr.shape[-2:]
-    check_match(pair, scale, (rows, columns), (hr.shape[-2], hr.shape[-1]))
-    return lr, hr[:, : rows * scale, : columns * scale]
+    check_match(pair, scale, lr, hr)
+    return lr, cropped(hr, scale)
 
 
-def check_match(pair: ImagePair, scale: int, lr: tuple[int, int], hr: tuple[int, int]) -> None:
-    """Compare the heights and widths of a pair.
+def check_match(pair: ImagePair, scale: int, lr: Tensor, hr: Tensor) -> None:
+    """Compare the heights and widths of the images of a pair.
 
     Raises:
         DataError: HR is smaller than `scale` times LR, or larger by `scale` pixels or more.
     """
-    if not all(0 <= high - low * scale < scale for low, high in zip(lr, hr, strict=True)):
-        raise DataError(
-            f"{pair.lr} is {lr[0]}x{lr[1]} but {pair.hr} is {hr[0]}x{hr[1]}: not a x{scale} pair"
-        )
+    if any(high // scale != low for low, high in zip(lr.shape[1:], hr.shape[1:], strict=True)):
+        low, high = ("x".join(map(str, image.shape[1:])) for image in (lr, hr))
+        raise DataError(f"{pair.lr} is {low} but {pair.hr} is {high}: not a x{scale} pair")
+
+
+def cropped(hr: Tensor, scale: int) -> Tensor:
+    """`(..., H, W)` without the last rows and columns that are no multiple of `scale`: a view."""
+    height, width = (side // scale * scale for side in hr.shape[-2:])
+    return hr[..., :height, :width]
 
 
 def load_hr(pair: ImagePair, scale: int) -> Tensor:
@@ -108,10 +112,9 @@ def load_hr(pair: ImagePair, scale: int) -> Tensor:
     """
     hr = read_image(pair.hr)
     height, width = hr.shape[-2:]
-    rows, columns = height // scale, width // scale
-    if not (rows and columns):
+    if min(height, width) < scale:
         raise DataError(f"{pair.hr}: a {height}x{width} image is too small for x{scale}")
-    return hr[:, : rows * scale, : columns * scale]
+    return cropped(hr, scale)
 
 
 def _scan(root: Path, scale: int, split: Split) -> list[ImagePair]:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from drc.core.errors import DataError
 from drc.data.draws import CACHE_BYTES, Item, RandomCrops
-from drc.data.images import SUFFIXES, Picture, to_unit
+from drc.data.images import SUFFIXES, read_view, to_unit
 from drc.data.loader import OnSkip, StepLoader
 from drc.data.video import VIDEO_SUFFIXES, read_frames
-from drc.data.windows import random_view
+from drc.data.windows import random_view, window
 
 Source = Path | str | Sequence[Path | str] | Sequence[Tensor]
 """A folder of images, a video file, a list of image files, or images decoded already."""
@@ -75,19 +75,19 @@ class UnpairedDataset(RandomCrops):
             if isinstance(image, Tensor):
                 self._check_size("a frame of the video", image.shape[-2], image.shape[-1])
 
-    def _read(self, number: int) -> tuple[Picture, ...]:
+    def _read(self, number: int) -> tuple[Tensor, ...]:
         source = self.images[number]
-        picture = Picture(source)
-        if isinstance(source, Path):
-            self._check_size(source, picture.height, picture.width)
-        return (picture,)
+        if isinstance(source, Tensor):
+            return (source,)
+        image = read_view(source)
+        self._check_size(source, *image.shape[1:])
+        return (image,)
 
-    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
-        (picture,) = pictures
-        top = int(rng.integers(picture.height - self.patch + 1))
-        left = int(rng.integers(picture.width - self.patch + 1))
+    def _crop(self, images: tuple[Tensor, ...], rng: np.random.Generator) -> Item:
+        (image,) = images
+        top, left = (int(rng.integers(side - self.patch + 1)) for side in image.shape[1:])
         view = random_view(rng)
-        return {"lr": to_unit(view(picture.window(top, left, self.patch, self.patch)))}
+        return {"lr": to_unit(view(window(image, top, left, self.patch)))}
 
 
 def unpaired_loader(

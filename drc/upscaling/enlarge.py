@@ -15,9 +15,8 @@ from torch import Tensor
 
 from drc.core.errors import DataError, UsageError
 from drc.data.colour import from_luma, luma
-from drc.data.levels import Levels
 from drc.data.matlab import upscale as bicubic
-from drc.data.photo import Photo
+from drc.data.photo import Levels, Photo
 from drc.evaluation.inference import Inference
 from drc.evaluation.tiling import MULTIPLE, spans
 from drc.settings.runs import TILE_OVERLAP

@@ -10,8 +10,7 @@ from pathlib import Path
 from drc.core.errors import DataError, ModelError
 from drc.core.runtime import Progress
 from drc.data.images import image_size, intact_size
-from drc.data.photo import read_photo
-from drc.data.photo_files import DEFAULT_QUALITY, losses, write_photo
+from drc.data.photo_files import DEFAULT_QUALITY, losses, read_photo, write_photo
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.jobs import Job
 

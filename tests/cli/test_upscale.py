@@ -27,7 +27,7 @@ from drc.core.errors import DataError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.images import read_image, write_image
-from drc.data.photo import read_photo
+from drc.data.photo_files import read_photo
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
 from drc.exporters.run import export
