@@ -36,7 +36,7 @@ from drc.store.networks import save
 from drc.store.run_folder import RunFolder
 from drc.upscaling import video
 from drc.upscaling.enlarge import Enlarger
-from drc.upscaling.jobs import Naming, plan_jobs
+from drc.upscaling.outputs import Naming, plan_outputs
 
 DRN = ("--model", "drn_tiny", "--device", "cpu")
 
@@ -278,8 +278,8 @@ def test_what_cannot_be_done(photos, tmp_path, arguments, code, part):
 
 def test_names_of_outputs(photos, tmp_path):
     def targets(source: Path, out: str, *naming: str) -> list[str]:
-        jobs = plan_jobs(source, out, Naming(*naming), False, False)
-        return [str(job.target) for job in jobs]
+        outputs = plan_outputs(source, out, Naming(*naming), False, False)
+        return [str(output.target) for output in outputs]
 
     assert targets(photos, "new") == ["new/a.png", "new/b.jpg", "new/inner/c.png"]
     assert targets(photos, "new", "jpg", "_2")[0] == "new/a_2.jpg"
@@ -311,7 +311,7 @@ def test_names_of_outputs(photos, tmp_path):
     with pytest.raises(UsageError, match=r"b\.jpg and .*b\.png would both become new/b\.webp"):
         targets(tmp_path / "twice", "new", "webp")
     with pytest.raises(UsageError, match="pass one"):
-        plan_jobs(photos, "new", Naming(), True, True)
+        plan_outputs(photos, "new", Naming(), True, True)
     with pytest.raises(DataError, match="no such file"):
         targets(photos / "none", "new")
 
@@ -320,8 +320,8 @@ def test_outputs_inside_the_folder_of_inputs_are_no_inputs(photos, tmp_path):
     folder = shutil.copytree(photos, tmp_path / "in")
     shutil.copytree(photos, folder / "x4")
     (folder / ".hidden.png").write_text("left by another program")
-    jobs = plan_jobs(folder, str(folder / "x4"), Naming(), True, False)
-    assert [str(job.source.relative_to(folder)) for job in jobs] == [
+    outputs = plan_outputs(folder, str(folder / "x4"), Naming(), True, False)
+    assert [str(output.source.relative_to(folder)) for output in outputs] == [
         "a.png",
         "b.jpg",
         "inner/c.png",
