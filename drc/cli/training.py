@@ -20,9 +20,8 @@ from drc.cli.errors import Interrupted
 from drc.core.errors import UsageError
 from drc.core.joining import process_share
 from drc.core.runtime import resolve_device
-from drc.data.crops import crop_loader
+from drc.data.crops import HeldOut, crop_loader, split_off
 from drc.data.folders import ImagePair, find_pairs
-from drc.data.held_out import HeldOut, split_off
 from drc.data.inventory import check_inventory, named, write_inventory
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,4 +171,17 @@ class RandomCrops(Dataset[Item]):
             )
 
 
-__all__ = ["CACHE_BYTES", "Item", "RandomCrops", "Skipped", "Skips"]
+def random_view(rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+    """One of the eight views of a square, drawn evenly: flips, then perhaps a transposition.
+
+    Returns:
+        A function of `(C, p, p)` that gives `(C, p, p)`, contiguous.
+    """
+    flips = [dim for dim in (1, 2) if rng.random() < 0.5]
+    transposed = rng.random() < 0.5
+
+    def view(crop: Tensor) -> Tensor:
+        crop = crop.flip(flips)
+        return (crop.transpose(1, 2) if transposed else crop).contiguous()
+
+    return view

@@ -1,4 +1,4 @@
-"""How LR images were made, told by comparing what they show with shrunken HR images.
+"""How LR images were made, found by comparing what they show with shrunken HR images.
 
 Photos differ from place to place, but the mean power spectrum of many is nearly the same for all
 (it falls with the square of the frequency), so that of LR images tells the blur that HR images had
@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.data.colour import luma
 from drc.data.degrade import Degradation
-from drc.data.matlab import downscale
+from drc.data.matlab import downscale, luma
 
 SIGMAS = tuple(round(0.1 * step, 1) for step in range(4, 41))
 """Blurs that are tried, in HR pixels."""
@@ -98,6 +97,3 @@ def _distance(one: Tensor, other: Tensor) -> float:
     """How differently two spectra fall, whatever the contrast of their images."""
     ratio = (one / other).log()
     return float((ratio - ratio.mean()).square().mean())
-
-
-__all__ = ["SIGMAS", "estimate_degradation"]

@@ -97,6 +97,3 @@ def _tensor(enlarger: Enlarger, image: Tensor) -> Tensor:
     enlarged = enlarger.tensor(batch.cpu().float() if whole else to_unit(batch.cpu()))
     enlarged = enlarged.to(image.dtype) if whole else to_uint8(enlarged)
     return (enlarged[0] if image.ndim == 3 else enlarged).to(image.device)
-
-
-__all__ = ["upscale"]

@@ -14,7 +14,7 @@ from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from drc.core.errors import DataError, UsageError
-from drc.data.colour import from_luma, luma
+from drc.data.matlab import from_luma, luma
 from drc.data.matlab import upscale as bicubic
 from drc.data.photo import Levels, Photo
 from drc.evaluation.inference import Inference
@@ -230,6 +230,3 @@ def _enlarge_alpha(alpha: Levels, scale: int, white: int) -> Levels:
 
 def _gb(amount: int) -> str:
     return f"{amount / 1e9:.1f} GB"
-
-
-__all__ = ["AUTO_TILE", "WHOLE", "Enlarger", "passes", "to_levels", "to_tensor"]
