@@ -28,6 +28,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.images import read_image, write_image
 from drc.data.photo_files import read_photo
+from drc.data.video import read_frames
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
 from drc.exporters.run import export
@@ -390,6 +391,8 @@ def test_a_video_becomes_a_folder_of_frames(film, tmp_path):
     assert json.loads(result.stdout)["outputs"] == ["frames/frame_000003.png"]
     result = here("upscale", film, "frames", *options, cwd=tmp_path)
     assert_one_line(result, 2, "frames is not empty")
+    result = here("upscale", film, "frames", *options, "--resume", "--overwrite", cwd=tmp_path)
+    assert_one_line(result, 2, "--resume leaves existing outputs and --overwrite replaces them")
     (tmp_path / "bad.mp4").write_bytes(film.read_bytes()[:300])
     result = here("upscale", "bad.mp4", "new.mp4", "--weights", "x.onnx", cwd=tmp_path)
     assert_one_line(result, 1, "bad.mp4: unreadable video")
@@ -552,3 +555,4 @@ def test_a_turned_video_is_written_upright(film, tmp_path):
     result = here("upscale", "turned.mp4", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert frames(tmp_path / "out.mp4")[0].shape == (80, 60, 3)
+    assert read_frames(tmp_path / "turned.mp4")[0].shape == (3, 40, 30)  # as adaptation sees it
