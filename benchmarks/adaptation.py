@@ -23,11 +23,10 @@ from torch import Tensor, nn
 
 import drc
 from drc.data.batches import BatchReader
-from drc.data.crops import crop_loader
+from drc.data.crops import HeldOut, crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
-from drc.data.held_out import HeldOut
 from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual import load_dual
 from drc.networks.registry import get_preset

@@ -17,8 +17,8 @@ from drc.cli.display import is_main_process
 from drc.cli.session import BaseSession
 from drc.core.distributed import is_first
 from drc.core.runtime import resolve_device
+from drc.data.crops import HeldOut, split_off
 from drc.data.folders import ImagePair, find_pairs
-from drc.data.held_out import HeldOut, split_off
 from drc.data.inventory import Source, check_inventory, named, write_inventory
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual

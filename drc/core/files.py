@@ -35,46 +35,60 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Give a temporary file to fill, and move it to `path` once the block ends without an error.
 
     The temporary file lies in the same folder and has the same suffix; missing parent folders are
-    made. After an error or Ctrl-C it is removed and an older file at `path` is untouched. Writers
-    that hide the system's error (`torch.save`, `safetensors.save_file`) should hand their bytes
-    to `write_bytes` instead.
+    made. After an error or Ctrl-C it is removed and an older file at `path` is untouched. What the
+    block raises comes through as it is: of an OSError only the block knows which file it is about.
+    So writers that can hand over their bytes use `write_bytes`, and others `write_errors`.
 
     Args:
         path: the file to write; a symbolic link is followed.
 
     Raises:
-        RunError: the system refused (disk full, read-only, a folder of that name, ...).
+        RunError: the temporary file cannot be made, flushed or moved (disk full, read-only, a
+            folder of that name, ...).
     """
     final = Path(os.path.realpath(path))
     temporary = final.parent / f".{final.stem[:100]}.{secrets.token_hex(6)}{final.suffix}"
-    try:
+    with write_errors(path):
         final.parent.mkdir(parents=True, exist_ok=True)
         # Made here, exclusively, so that the file has the user's permissions and never another's.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
         yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(final)
-    except OSError as error:
-        raise RunError(_explain(path, error)) from error
+        with write_errors(path):
+            _flush_to_disk(temporary)
+            temporary.replace(final)
     finally:
-        # Moved away after a success, never made on a read-only disk: neither is worth a word.
+        # Moved away after a success; on a disk that became read-only it is not worth a word.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def write_errors(path: Path | str) -> Iterator[None]:
+    """An OSError within the block becomes a RunError: `path` cannot be written, and what helps."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        advice = _ADVICE.get(error.errno or 0, "choose another place")
+        raise RunError(
+            f"cannot write {path}: {reason[:1].lower()}{reason[1:]}; {advice}"
+        ) from error
+
+
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
-    """Write bytes atomically. Raises RunError as `atomic_write` does."""
-    with atomic_write(path) as temporary:
+    """Write bytes atomically. Raises RunError where the system refuses any part of it."""
+    with atomic_write(path) as temporary, write_errors(path):
         temporary.write_bytes(content)
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically. Raises RunError as `atomic_write` does."""
+    """Write UTF-8 text atomically. Raises RunError as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write indented JSON atomically. Raises RunError as `atomic_write` does.
+    """Write indented JSON atomically. Raises RunError as `write_bytes` does.
 
     NaN and infinity are no JSON and raise ValueError.
     """
@@ -82,7 +96,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def write_yaml(path: Path | str, content: Any) -> None:
-    """Write YAML atomically, keys in the order given. Raises RunError as `atomic_write` does."""
+    """Write YAML atomically, keys in the order given. Raises RunError as `write_bytes` does."""
     write_text(path, dump_yaml(content))
 
 
@@ -99,9 +113,3 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _explain(path: Path | str, error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    advice = _ADVICE.get(error.errno or 0, "choose another place")
-    return f"cannot write {path}: {reason[:1].lower()}{reason[1:]}; {advice}"

@@ -1,4 +1,4 @@
-"""The one place where batches of any loader become tensors in the network's own range."""
+"""Batches of any loader as tensors in the network's own range; nothing else converts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.data.colour import luma
+from drc.data.matlab import luma
 
 _KEYS = (("lr", "hr"), ("lq", "gt"))
 _ACCEPTED = "a batch is (lr, hr), or a dict with lr and hr, or with lq and gt"
@@ -182,6 +182,3 @@ def _fields(batch: Any) -> tuple[Any, Any]:
             return batch[0], batch[1]
         raise DataError(f"a batch of {len(batch)} parts is not usable; {_ACCEPTED}")
     raise DataError(f"a batch of type {type(batch).__name__} is not usable; {_ACCEPTED}")
-
-
-__all__ = ["BatchReader", "LrReader", "unpack"]

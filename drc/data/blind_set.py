@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from drc.core.errors import DataError, RunError
-from drc.core.files import atomic_write
+from drc.core.errors import DataError
+from drc.core.files import write_errors
 from drc.core.runtime import Progress
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair, find_pairs, load_hr
@@ -42,7 +40,7 @@ def build_blind_set(
         out_folder: a new folder, which appears once it is complete.
         degradation: how kernels are drawn; its scale is that of the set.
         seed: any integer.
-        progress: told after every image.
+        progress: called after every image.
 
     Returns:
         The pairs of the new set, as `find_pairs` lists them.
@@ -59,29 +57,22 @@ def build_blind_set(
     with _new_folder(out_folder) as folder:
         for number, pair in enumerate(pairs, 1):
             hr = load_hr(pair, scale)
-            kernel, lr = _degraded(pair, hr, degradation, [seed % 2**64, number])
+            drawn = int(np.random.default_rng([seed % 2**64, number]).integers(2**63))
+            try:
+                kernel, lr = degradation.degrade(hr, drawn)
+            except DataError as error:
+                raise DataError(f"{pair.hr}: {error}") from None
             write_image(folder / "gt" / f"img_{number}_gt.png", hr)
             write_image(folder / f"lr_x{scale}" / f"im_{number}.png", lr)
             if degradation.kernel_size > 1:
-                with atomic_write(folder / f"gt_k_x{scale}" / f"kernel_{number}.npz") as path:
-                    np.savez(path, kernel=kernel.numpy(), source=np.array(pair.hr.name))
+                kernels = folder / f"gt_k_x{scale}"
+                source = np.array(pair.hr.name)
+                with write_errors(kernels):
+                    kernels.mkdir(exist_ok=True)
+                    np.savez(kernels / f"kernel_{number}.npz", kernel=kernel.numpy(), source=source)
             if progress is not None:
                 progress("images", number, len(pairs), {})
     return find_pairs(out_folder, scale, "test")
-
-
-def _degraded(
-    pair: ImagePair, hr: Tensor, degradation: Degradation, entropy: list[int]
-) -> tuple[Tensor, Tensor]:
-    """The kernel that `entropy` gives, and the LR image in uint8."""
-    drawn = int(np.random.default_rng(entropy).integers(2**63))
-    generator = torch.Generator().manual_seed(drawn)
-    kernel = degradation.sample(generator)
-    try:
-        lr = degradation.apply(hr[None], kernel, generator=generator, value_range=255.0)
-    except DataError as error:
-        raise DataError(f"{pair.hr}: {error}") from None
-    return kernel, lr[0].to(hr.dtype)
 
 
 @contextmanager
@@ -89,13 +80,10 @@ def _new_folder(final: Path) -> Iterator[Path]:
     """A folder to fill, moved to `final` if the block ends without an error, else removed."""
     temporary = final.absolute().parent / f".{final.name[:100]}.{secrets.token_hex(6)}"
     try:
-        temporary.mkdir(parents=True)
+        with write_errors(final):
+            temporary.mkdir(parents=True)
         yield temporary
-        temporary.rename(final)
-    except OSError as error:
-        raise RunError(f"cannot write {final}: {error.strerror}; choose another place") from error
+        with write_errors(final):
+            temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-__all__ = ["build_blind_set"]

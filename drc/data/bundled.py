@@ -46,6 +46,3 @@ def _photo_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DataError("scikit-image is not installed; install it, or pass a folder of images")
     return Path(spec.submodule_search_locations[0]) / "data"
-
-
-__all__ = ["bundled_pairs"]

@@ -84,6 +84,3 @@ class ImageCache:
         with self._lock:  # which is what makes the pixels visible before the entry
             self._table[number, 1 : 1 + len(sides)] = torch.tensor(sides)
             self._table[number, 0] = begin + 1
-
-
-__all__ = ["ImageCache"]

@@ -1,22 +1,24 @@
-"""Datasets of image pairs: random training crops, and whole images."""
+"""Datasets of image pairs: random training crops, whole images, and those held out of training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from drc.core.errors import UsageError
+from drc.core.errors import DataError, UsageError
 from drc.data.degrade import Degradation
-from drc.data.draws import CACHE_BYTES, Item, RandomCrops
-from drc.data.folders import ImagePair, check_match, load_pair
-from drc.data.images import Picture, to_unit
+from drc.data.draws import CACHE_BYTES, Item, RandomCrops, random_view
+from drc.data.folders import ImagePair, check_match, cropped, load_hr, load_pair
+from drc.data.images import read_view, to_unit
 from drc.data.loader import OnSkip, StepLoader
-from drc.data.matlab import REACH, downscale, downscale_window
-from drc.data.windows import random_view, span, window
+from drc.data.matlab import downscale, downscale_window, window
+
+_SHARE = 5  # one of so many images is held out at most
+_SMALLEST = 11  # pixels of the window of SSIM, which is measured along
 
 
 class ImageDataset(Dataset[Item]):
@@ -38,10 +40,40 @@ class ImageDataset(Dataset[Item]):
         return {"lr": to_unit(lr), "hr": to_unit(hr), "name": pair.name}
 
 
+class HeldOut:
+    """Whole images `(lr, hr)`, `(3, h, w)` and `(3, h * scale, w * scale)`, float32 in 0..1.
+
+    Every pass gives the same images: one that is degraded gets a kernel of its own, drawn from its
+    number in the list.
+
+    Raises (while iterating):
+        DataError: an image is unreadable, or too small to measure.
+    """
+
+    def __init__(
+        self, pairs: Sequence[ImagePair], scale: int, degradation: Degradation | None
+    ) -> None:
+        self.pairs, self.scale, self.degradation = pairs, scale, degradation
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, pair in enumerate(self.pairs):
+            if self.degradation is None:
+                lr, hr = load_pair(pair, self.scale)
+            else:
+                hr = load_hr(pair, self.scale)
+                _, lr = self.degradation.degrade(hr, number)
+            if min(hr.shape[-2:]) < _SMALLEST + 2 * self.scale:
+                raise DataError(
+                    f"{pair.hr}: a {hr.shape[-2]}x{hr.shape[-1]} image is too small to measure; "
+                    "hold out others by --val-data FOLDER"
+                )
+            yield to_unit(lr), to_unit(hr)
+
+
 class CropDataset(RandomCrops):
     """Random aligned crops: item i is `{"lr": (3, p, p), "hr": (3, p * scale, p * scale)}`.
 
-    Values are float32 in 0..1. The image, the place, the flips and the transposition of item i
+    Values are float32 in 0..1. The image, the window, the flips and the transposition of item i
     are drawn from `(seed, i)` alone, so they depend neither on workers nor on what was read before.
     Pairs that are unreadable or do not match are left out, up to a tenth of them.
 
@@ -81,51 +113,41 @@ class CropDataset(RandomCrops):
         files = [pair.hr for pair in self.pairs]
         super().__init__(files, len(files), patch * scale, scale, length, seed, cache_bytes)
 
-    def _read(self, number: int) -> tuple[Picture, ...]:
+    def _read(self, number: int) -> tuple[Tensor, ...]:
         """The LR and the HR image, or the latter alone where LR crops are made from it."""
         pair = self.pairs[number]
-        hr = Picture(pair.hr)
-        self._check_size(pair.hr, hr.height, hr.width)
+        hr = read_view(pair.hr)
+        self._check_size(pair.hr, *hr.shape[1:])
         if pair.lr is None or self.degradation is not None:
             return (hr,)
-        lr = Picture(pair.lr)
-        check_match(pair, self.scale, (lr.height, lr.width), (hr.height, hr.width))
+        lr = read_view(pair.lr)
+        check_match(pair, self.scale, lr, hr)
         return lr, hr
 
-    def _for_cache(self, pictures: tuple[Picture, ...]) -> tuple[Tensor, ...]:
+    def _for_cache(self, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Bicubic LR images are kept too: they cost as much as a few of their windows."""
-        kept = super()._for_cache(pictures)
-        if len(kept) == 2 or self.degradation is not None:
-            return kept
-        (whole,), scale = kept, self.scale
-        hr = whole[:, : whole.shape[1] // scale * scale, : whole.shape[2] // scale * scale]
-        return downscale(hr[None].float(), scale)[0].to(hr.dtype), whole
+        if len(images) == 2 or self.degradation is not None:
+            return images
+        hr = cropped(images[0], self.scale).contiguous()
+        return downscale(hr[None].float(), self.scale)[0].to(hr.dtype), images[0]
 
-    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
-        scale, patch, hr = self.scale, self.patch, pictures[-1]
-        rows, columns = hr.height // scale, hr.width // scale
+    def _crop(self, images: tuple[Tensor, ...], rng: np.random.Generator) -> Item:
+        scale, patch, hr = self.scale, self.patch, images[-1]
+        rows, columns = (side // scale for side in hr.shape[1:])
         top = int(rng.integers(rows - patch + 1))
         left = int(rng.integers(columns - patch + 1))
         view = random_view(rng)
-        if len(pictures) == 2:
-            lr = pictures[0].window(top, left, patch, patch)
-            crop = hr.window(top * scale, left * scale, patch * scale, patch * scale)
+        crop = window(hr, top * scale, left * scale, patch * scale)
+        if len(images) == 2:
+            lr = window(images[0], top, left, patch)
             return {"lr": to_unit(view(lr)), "hr": to_unit(view(crop))}
-        # HR with what lies around it, cut from the image once for both crops.
-        margin = REACH if self.degradation is None else self.degradation.margin
-        upper, lower = span(top, patch, margin, rows)
-        first, last = span(left, patch, margin, columns)
-        size = ((lower - upper) * scale, (last - first) * scale)
-        around = hr.window(upper * scale, first * scale, *size)
-        top, left = top - upper, left - first
-        crop = window(around, top * scale, left * scale, patch * scale)
         if self.degradation is None:
-            lr = downscale_window(around[None], scale, top, left, patch)[0]
+            lr = downscale_window(hr[None], scale, top, left, patch)[0]
         else:
             generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
             kernel = self.degradation.sample(generator)
             lr = self.degradation.apply_window(
-                around[None], kernel, top, left, patch, generator=generator, value_range=255.0
+                hr[None], kernel, top, left, patch, generator=generator, value_range=255.0
             )[0]
         return {"lr": to_unit(view(lr)), "hr": to_unit(view(crop))}
 
@@ -177,4 +199,16 @@ def crop_loader(
     )
 
 
-__all__ = ["CropDataset", "ImageDataset", "crop_loader"]
+def split_off(pairs: Sequence[ImagePair], count: int) -> tuple[list[ImagePair], list[ImagePair]]:
+    """The images to train on, and the last `count` of them, but at most a fifth, to hold out.
+
+    Raises:
+        DataError: too few images to hold one out.
+    """
+    count = min(count, len(pairs) // _SHARE)
+    if not count:
+        raise DataError(
+            f"{len(pairs)} images are too few to hold one of them out; pass held-out images by "
+            "--val-data FOLDER, or --val-data none to measure nothing"
+        )
+    return list(pairs[:-count]), list(pairs[-count:])

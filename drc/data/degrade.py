@@ -21,9 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drc.core.errors import DataError, UsageError
-from drc.data.kernels import gaussian_kernel, random_anisotropic, random_isotropic
-from drc.data.matlab import REACH, downscale, nearest, round8
-from drc.data.windows import shrink_window
+from drc.data.matlab import REACH, downscale, nearest, round8, shrink_window
 
 Kind = Literal["iso", "aniso", "nearest", "blur"]
 Borders = Literal["reflect", "replicate"]
@@ -93,11 +91,6 @@ class Degradation:
             return max(3, 2 * math.ceil(2 * self.sigma) - 1)
         return 1 if self.subsamples else _RANDOM[self.kind, self.scale][0]
 
-    @property
-    def margin(self) -> int:
-        """How far around an LR pixel the HR pixels lie that it is made of, in whole LR pixels."""
-        return self._margin(self.kernel_size)
-
     def in_words(self) -> str:
         """What happens to the images, for a report."""
         noise = f", noise of {self.noise:g} levels" if self.noise else ""
@@ -160,6 +153,24 @@ class Degradation:
             lr = lr + drawn * self.noise
         return (round8(lr) if rounded else lr) * (value_range / 255.0)
 
+    def degrade(self, hr: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Draw a kernel and noise by `seed` alone, and apply them to one image.
+
+        Args:
+            hr: `(3, H, W)`, uint8; H and W multiples of the scale.
+            seed: 0 or more.
+
+        Returns:
+            The kernel, as `sample` gives it, and the LR image, `(3, H / scale, W / scale)`, uint8.
+
+        Raises:
+            DataError: as `apply`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        kernel = self.sample(generator)
+        lr = self.apply(hr[None].float(), kernel, generator=generator, value_range=255.0)
+        return kernel, lr[0].to(hr.dtype)
+
     def apply_window(
         self,
         hr: Tensor,
@@ -174,8 +185,7 @@ class Degradation:
         """A square window of `apply` on whole images, without the work outside it.
 
         Args:
-            hr: `(N, C, H, W)`, as for `apply`, or uint8 with a `value_range` of 255. It may be cut
-                to the window with `margin` LR pixels around it.
+            hr: `(N, C, H, W)`, as for `apply`, or uint8 with a `value_range` of 255.
             kernel: `(k, k)`, odd.
             top, left: first row and column of the window, in LR pixels.
             patch: side of the window, in LR pixels.
@@ -185,11 +195,8 @@ class Degradation:
             `(N, C, patch, patch)`, rounded to 8-bit levels.
         """
         shrink = partial(self.apply, kernel=kernel, generator=generator, value_range=value_range)
-        margin = self._margin(kernel.shape[-1])
-        return shrink_window(shrink, hr, self.scale, top, left, patch, margin)
-
-    def _margin(self, kernel_size: int) -> int:
-        return math.ceil(kernel_size // 2 / self.scale) + (0 if self.subsamples else REACH)
+        reach = math.ceil(kernel.shape[-1] // 2 / self.scale) + (0 if self.subsamples else REACH)
+        return shrink_window(shrink, hr, self.scale, top, left, patch, reach)
 
 
 def blur(images: Tensor, kernel: Tensor, borders: Borders = "reflect") -> Tensor:
@@ -231,4 +238,60 @@ def blur(images: Tensor, kernel: Tensor, borders: Borders = "reflect") -> Tensor
     return blurred[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 
-__all__ = ["Borders", "Degradation", "Kind", "blur"]
+def gaussian_kernel(size: int, sigmas: tuple[float, float], angle: float = 0.0) -> Tensor:
+    """A centred Gaussian with two axes.
+
+    Args:
+        size: side in pixels, odd, so that the middle of the kernel is a pixel.
+        sigmas: standard deviations along the first and the second axis, in pixels, above 0.
+        angle: from the row direction (to the right) to the first axis, towards the column
+            direction (down), in radians.
+
+    Returns:
+        `(size, size)`, float64, sum 1.
+
+    Raises:
+        UsageError: an even size, or a standard deviation that is not above 0.
+    """
+    if size < 1 or size % 2 == 0:
+        raise UsageError(f"a blur kernel has an odd side, not {size}")
+    if not all(math.isfinite(sigma) and sigma > 0 for sigma in sigmas):
+        raise UsageError(f"the sigmas of a blur kernel are above 0, not {sigmas}")
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    y, x = offsets[:, None], offsets[None, :]
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    kernel = torch.exp(-0.5 * ((along / sigmas[0]) ** 2 + (across / sigmas[1]) ** 2))
+    return kernel / kernel.sum()
+
+
+def random_isotropic(size: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """A round Gaussian, sigma uniform in `low`..`high`. Returns as `gaussian_kernel`."""
+    sigma = _uniform(low, high, generator)
+    return gaussian_kernel(size, (sigma, sigma))
+
+
+def random_anisotropic(
+    size: int, low: float, high: float, jitter: float, generator: torch.Generator
+) -> Tensor:
+    """An elongated Gaussian in a random direction, uneven as real kernels are.
+
+    Args:
+        size: side in pixels, odd.
+        low, high: each axis has a sigma uniform in this range; the angle is uniform in -pi..pi.
+        jitter: each entry is multiplied by 1 + U(0, jitter) of its own before normalising.
+        generator: of all random numbers, on the CPU.
+
+    Returns:
+        `(size, size)`, float64, sum 1.
+    """
+    sigmas = _uniform(low, high, generator), _uniform(low, high, generator)
+    kernel = gaussian_kernel(size, sigmas, _uniform(-math.pi, math.pi, generator))
+    noise = torch.rand(size, size, dtype=torch.float64, generator=generator)
+    kernel = kernel * (1 + jitter * noise)
+    return kernel / kernel.sum()
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    drawn = torch.rand((), dtype=torch.float64, generator=generator).item()
+    return low + (high - low) * drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from drc.core.errors import DataError
 from drc.data.cache import ImageCache
-from drc.data.images import Picture, image_size
+from drc.data.images import image_size
 from drc.settings.base import SMALLEST_PATCH
 
 Item = dict[str, Any]
@@ -127,38 +127,38 @@ class RandomCrops(Dataset[Item]):
         skipped: list[Skipped] = []
         while True:
             number = int(rng.integers(self.skips.count))
-            pictures = self._usable(number)
-            if pictures is not None:
-                return self._crop(pictures, rng), skipped
+            images = self._usable(number)
+            if images is not None:
+                return self._crop(images, rng), skipped
             self.skips.require_enough()  # else, with none left to draw, this would never end
             skipped.append((number, self.skips.reasons[number]))
 
     @abstractmethod
-    def _read(self, number: int) -> tuple[Picture, ...]:
-        """Decode what belongs to one image. Raises DataError."""
+    def _read(self, number: int) -> tuple[Tensor, ...]:
+        """Decode what belongs to one image: `(3, H, W)` uint8 each. Raises DataError."""
 
     @abstractmethod
-    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
+    def _crop(self, images: tuple[Tensor, ...], rng: np.random.Generator) -> Item:
         """Cut one item from what `_read` gave."""
 
-    def _for_cache(self, pictures: tuple[Picture, ...]) -> tuple[Tensor, ...]:
-        """What to keep of `pictures`: `(3, H, W)` uint8, from which windows cost nothing."""
-        return tuple(picture.whole() for picture in pictures)
+    def _for_cache(self, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What to keep of `images`."""
+        return images
 
-    def _usable(self, number: int) -> tuple[Picture, ...] | None:
+    def _usable(self, number: int) -> tuple[Tensor, ...] | None:
         if number in self.skips.reasons:
             return None
         kept = self._cache.get(number)
         if kept is not None:
-            return tuple(Picture(image) for image in kept)
+            return kept
         try:
-            pictures = self._read(number)
+            images = self._read(number)
         except DataError as error:
             self.skips.add(number, str(error))
             return None
-        if self._cache.fits(sum(3 * x.height * x.width for x in pictures)):
-            self._cache.put(number, self._for_cache(pictures))
-        return pictures
+        if self._cache.fits(sum(image.numel() for image in images)):
+            self._cache.put(number, self._for_cache(images))
+        return images
 
     def _check_size(self, path: Path | str, height: int, width: int) -> None:
         if min(height, width) < self._side:
@@ -171,4 +171,17 @@ class RandomCrops(Dataset[Item]):
             )
 
 
-__all__ = ["CACHE_BYTES", "Item", "RandomCrops", "Skipped", "Skips"]
+def random_view(rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+    """One of the eight views of a square, drawn evenly: flips, then perhaps a transposition.
+
+    Returns:
+        A function of `(C, p, p)` that gives `(C, p, p)`, contiguous.
+    """
+    flips = [dim for dim in (1, 2) if rng.random() < 0.5]
+    transposed = rng.random() < 0.5
+
+    def view(crop: Tensor) -> Tensor:
+        crop = crop.flip(flips)
+        return (crop.transpose(1, 2) if transposed else crop).contiguous()
+
+    return view

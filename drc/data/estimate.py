@@ -1,4 +1,4 @@
-"""How LR images were made, told by comparing what they show with shrunken HR images.
+"""How LR images were made, found by comparing what they show with shrunken HR images.
 
 Photos differ from place to place, but the mean power spectrum of many is nearly the same for all
 (it falls with the square of the frequency), so that of LR images tells the blur that HR images had
@@ -11,15 +11,15 @@ Gaussian of 1.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.data.colour import luma
 from drc.data.degrade import Degradation
-from drc.data.matlab import downscale
+from drc.data.matlab import downscale, luma
 
 SIGMAS = tuple(round(0.1 * step, 1) for step in range(4, 41))
 """Blurs that are tried, in HR pixels."""
@@ -48,34 +48,23 @@ def estimate_degradation(
             f"telling how LR images were made takes crops of at least {_SMALLEST}x{_SMALLEST} of "
             "them and of HR images; set --patch higher, or --degradation bicubic"
         )
-    wanted = _spectrum(iter(lr))
-    best: tuple[float, Degradation | None] = (_distance(wanted, _of_bicubic(hr, scale)), None)
-    for degradation in _candidates(scale):
+    wanted = _spectrum(lr)
+
+    def distance(shrink: Callable[[Tensor], Tensor]) -> float:
+        return _distance(wanted, _spectrum(shrink(image[None].float())[0] for image in hr))
+
+    best: Degradation | None = None
+    nearest = distance(partial(downscale, scale=scale))
+    blurs = (Degradation("blur", scale, sigma=sigma) for sigma in SIGMAS)
+    for degradation in (Degradation("nearest", scale), *blurs):
         kernel = degradation.sample(torch.Generator())
-
-        def shrink(image: Tensor, d: Degradation = degradation, k: Tensor = kernel) -> Tensor:
-            return d.apply(image, k, value_range=255.0)
-
-        distance = _distance(wanted, _spectrum(_shrunk(hr, shrink)))
-        best = min(best, (distance, degradation), key=lambda found: found[0])
-    return best[1]
+        found = distance(partial(degradation.apply, kernel=kernel, value_range=255.0))
+        if found < nearest:
+            nearest, best = found, degradation
+    return best
 
 
-def _candidates(scale: int) -> Iterator[Degradation]:
-    yield Degradation("nearest", scale)
-    for sigma in SIGMAS:
-        yield Degradation("blur", scale, sigma=sigma)
-
-
-def _of_bicubic(hr: Sequence[Tensor], scale: int) -> Tensor:
-    return _spectrum(_shrunk(hr, lambda image: downscale(image, scale)))
-
-
-def _shrunk(hr: Sequence[Tensor], shrink: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    return (shrink(image[None].float())[0] for image in hr)
-
-
-def _spectrum(images: Iterator[Tensor]) -> Tensor:
+def _spectrum(images: Iterable[Tensor]) -> Tensor:
     """Mean power of the luma by whole radial frequency, from 1 cycle a crop to Nyquist."""
     total: Tensor = torch.zeros(())
     rings = torch.zeros(())
@@ -98,6 +87,3 @@ def _distance(one: Tensor, other: Tensor) -> float:
     """How differently two spectra fall, whatever the contrast of their images."""
     ratio = (one / other).log()
     return float((ratio - ratio.mean()).square().mean())
-
-
-__all__ = ["SIGMAS", "estimate_degradation"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,17 +52,31 @@ def find_pairs(folder: Path | str, scale: int, split: Split = "train") -> list[I
         DataError: the folder is missing, holds none of these, or an HR image lacks its LR image.
     """
     root = Path(folder)
+    with listed(root):
+        pairs = _scan(root, scale, split)
+    if not pairs:
+        raise DataError(f"{root}: no images found; {_LAYOUTS}")
+    return pairs
+
+
+@contextmanager
+def listed(root: Path) -> Iterator[None]:
+    """For a block that lists a folder. Raises DataError where that is none, or cannot be listed."""
     if not root.exists():
         raise DataError(f"{root}: no such folder")
     if not root.is_dir():
         raise DataError(f"{root} is a file; pass the folder that holds the images")
     try:
-        pairs = _scan(root, scale, split)
+        yield
     except OSError as error:
         raise DataError(f"{root}: cannot list the folder ({error.strerror})") from error
-    if not pairs:
-        raise DataError(f"{root}: no images found; {_LAYOUTS}")
-    return pairs
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Image files of one folder by name; hidden ones are leftovers of other programs."""
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
 
 
 def load_pair(pair: ImagePair, scale: int) -> tuple[Tensor, Tensor]:
@@ -80,21 +95,25 @@ def load_pair(pair: ImagePair, scale: int) -> tuple[Tensor, Tensor]:
         hr = load_hr(pair, scale)
         return downscale(hr[None].float(), scale)[0].to(hr.dtype), hr
     hr, lr = read_image(pair.hr), read_image(pair.lr)
-    rows, columns = lr.shape[-2:]
-    check_match(pair, scale, (rows, columns), (hr.shape[-2], hr.shape[-1]))
-    return lr, hr[:, : rows * scale, : columns * scale]
+    check_match(pair, scale, lr, hr)
+    return lr, cropped(hr, scale)
 
 
-def check_match(pair: ImagePair, scale: int, lr: tuple[int, int], hr: tuple[int, int]) -> None:
-    """Compare the heights and widths of a pair.
+def check_match(pair: ImagePair, scale: int, lr: Tensor, hr: Tensor) -> None:
+    """Compare the heights and widths of the images of a pair.
 
     Raises:
         DataError: HR is smaller than `scale` times LR, or larger by `scale` pixels or more.
     """
-    if not all(0 <= high - low * scale < scale for low, high in zip(lr, hr, strict=True)):
-        raise DataError(
-            f"{pair.lr} is {lr[0]}x{lr[1]} but {pair.hr} is {hr[0]}x{hr[1]}: not a x{scale} pair"
-        )
+    if any(high // scale != low for low, high in zip(lr.shape[1:], hr.shape[1:], strict=True)):
+        low, high = ("x".join(map(str, image.shape[1:])) for image in (lr, hr))
+        raise DataError(f"{pair.lr} is {low} but {pair.hr} is {high}: not a x{scale} pair")
+
+
+def cropped(hr: Tensor, scale: int) -> Tensor:
+    """`(..., H, W)` without the last rows and columns that are no multiple of `scale`: a view."""
+    height, width = (side // scale * scale for side in hr.shape[-2:])
+    return hr[..., :height, :width]
 
 
 def load_hr(pair: ImagePair, scale: int) -> Tensor:
@@ -108,10 +127,9 @@ def load_hr(pair: ImagePair, scale: int) -> Tensor:
     """
     hr = read_image(pair.hr)
     height, width = hr.shape[-2:]
-    rows, columns = height // scale, width // scale
-    if not (rows and columns):
+    if min(height, width) < scale:
         raise DataError(f"{pair.hr}: a {height}x{width} image is too small for x{scale}")
-    return hr[:, : rows * scale, : columns * scale]
+    return cropped(hr, scale)
 
 
 def _scan(root: Path, scale: int, split: Split) -> list[ImagePair]:
@@ -126,7 +144,7 @@ def _scan(root: Path, scale: int, split: Split) -> list[ImagePair]:
         return _div2krk(blind, scale)
     if (root / "HR").is_dir():
         return _benchmark_set(root, scale)
-    images = _images(root)
+    images = images_in(root)
     if images:
         return [ImagePair(path.stem, path) for path in images]
     return _benchmark_sets(root, scale)
@@ -134,8 +152,8 @@ def _scan(root: Path, scale: int, split: Split) -> list[ImagePair]:
 
 def _first_with(root: Path, name: str, *markers: str) -> Path | None:
     """`root/name` or `root`, whichever holds one of the folders `markers`."""
-    places = (root / name, root)
-    return next((p for p in places if any((p / m).is_dir() for m in markers)), None)
+    folders = (root / name, root)
+    return next((p for p in folders if any((p / m).is_dir() for m in markers)), None)
 
 
 def _div2k(root: Path, scale: int, split: Split) -> list[ImagePair]:
@@ -143,7 +161,7 @@ def _div2k(root: Path, scale: int, split: Split) -> list[ImagePair]:
     hr_folder = root / f"DIV2K_{part}_HR"
     if not hr_folder.is_dir():
         raise DataError(f"{root}: the {split} split needs the folder {hr_folder.name}")
-    images = _images(hr_folder)
+    images = images_in(hr_folder)
     if part == "train":
         images = _div2k_split(images, split)
     lr_folder = root / f"DIV2K_{part}_LR_bicubic" / f"X{scale}"
@@ -160,7 +178,7 @@ def _div2k_split(images: list[Path], split: Split) -> list[Path]:
 
 def _benchmark_set(root: Path, scale: int, prefix: str = "") -> list[ImagePair]:
     lr_folder = root / "LR_bicubic" / f"X{scale}"
-    return _match(_images(root / "HR"), lr_folder, _scaled(scale), prefix=prefix)
+    return _match(images_in(root / "HR"), lr_folder, _scaled(scale), prefix=prefix)
 
 
 def _benchmark_sets(root: Path, scale: int) -> list[ImagePair]:
@@ -172,7 +190,7 @@ def _div2krk(root: Path, scale: int) -> list[ImagePair]:
     lr_folder = root / f"lr_x{scale}"
     if not lr_folder.is_dir():  # unknown blur kernels: no LR can be made from HR
         raise DataError(f"{root}: there is no folder lr_x{scale} beside gt")
-    return _match(_images(root / "gt"), lr_folder, _div2krk_stems)
+    return _match(images_in(root / "gt"), lr_folder, _div2krk_stems)
 
 
 def _div2krk_stems(stem: str) -> list[str]:
@@ -191,7 +209,7 @@ def _match(
 ) -> list[ImagePair]:
     if not lr_folder.is_dir():
         return [ImagePair(prefix + path.stem, path) for path in images]
-    available = {path.stem: path for path in _images(lr_folder)}
+    available = {path.stem: path for path in images_in(lr_folder)}
     pairs, missing = [], []
     for path in images:
         lr = next((available[stem] for stem in stems(path.stem) if stem in available), None)
@@ -205,13 +223,3 @@ def _match(
             "complete the folder, or remove it to have the LR images made"
         )
     return pairs
-
-
-def _images(folder: Path) -> list[Path]:
-    """Image files of one folder by name; hidden ones are leftovers of other programs."""
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
-
-
-__all__ = ["ImagePair", "Split", "check_match", "find_pairs", "load_hr", "load_pair"]

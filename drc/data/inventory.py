@@ -61,6 +61,3 @@ def lines_of(sources: Sequence[Source]) -> list[str]:
 def _names(lines: Sequence[str]) -> str:
     names = [line.partition("\t")[0] for line in lines[:_SHOWN]]
     return ", ".join(names) + (", ..." if len(lines) > _SHOWN else "")
-
-
-__all__ = ["Source", "check_inventory", "lines_of", "named", "write_inventory"]

@@ -12,7 +12,7 @@ from drc.core.errors import DataError, UsageError
 from drc.data.draws import Item, RandomCrops, Skipped, Skips
 
 OnSkip = Callable[[str], None]
-"""Told of every image that is left out, once, in one line."""
+"""Given one line on every image that is left out, once."""
 
 _SKIPPED = "skipped"
 _PREFETCHED = 4  # batches per worker: images that must be decoded come unevenly
@@ -35,7 +35,7 @@ class StepLoader(DataLoader[Any]):
         share: the number of this process and how many there are. Each takes equally many rows of
             every batch, as `drc.core.joining.share_of` would of the whole one: where they do
             not go round, early rows fill up. Other rows are not read.
-        on_skip: told of unusable images.
+        on_skip: given one line on every unusable image.
 
     Raises:
         UsageError: a share that cannot be.
@@ -122,8 +122,8 @@ class _WithSkips(Dataset[Any]):
 
 
 def _heed_no_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach all processes of a terminal or a job; the main one ends the workers
-    when it is done with the step."""
+    """Ctrl-C and SIGTERM reach all processes of a terminal; the main one ends workers when it is
+    done with the step."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -134,6 +134,3 @@ def _collate(items: list[Item | DataError]) -> Item | DataError:
             return item
     skipped = [skip for item in items for skip in item.pop(_SKIPPED)]  # type: ignore[union-attr]
     return {**default_collate(items), _SKIPPED: skipped}
-
-
-__all__ = ["OnSkip", "StepLoader"]

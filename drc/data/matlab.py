@@ -1,17 +1,23 @@
-"""MATLAB's `imresize(uint8_image, 1/scale)`, the downsampling behind SR benchmarks."""
+"""What SR benchmarks take from MATLAB: `imresize(uint8_image, 1/scale)`, and the Y of YCbCr."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from drc.core.errors import DataError
-from drc.data.windows import shrink_window
 
 REACH = 2
 """The cubic kernel reaches two LR pixels to each side."""
 
 _VERTICAL, _HORIZONTAL = -2, -1
+
+# MATLAB's rgb2ycbcr: full-range RGB to luma in 16..235.
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+_BLACK = 16 / 255
 
 
 def downscale(hr: Tensor, scale: int, value_range: float = 255.0, rounded: bool = True) -> Tensor:
@@ -57,6 +63,42 @@ def downscale_window(hr: Tensor, scale: int, top: int, left: int, patch: int) ->
     return shrink_window(lambda x: downscale(x.float(), scale), hr, scale, top, left, patch, REACH)
 
 
+def window(image: Tensor, top: int, left: int, size: int) -> Tensor:
+    """The square of `image`, `(..., H, W)`, whose first row and column are `top` and `left`."""
+    return image[..., top : top + size, left : left + size]
+
+
+def shrink_window(
+    shrink: Callable[[Tensor], Tensor],
+    hr: Tensor,
+    scale: int,
+    top: int,
+    left: int,
+    patch: int,
+    margin: int,
+) -> Tensor:
+    """A square window of `shrink(hr)`, without the work outside it.
+
+    What lies around the window is shrunk along, so its borders are those of the whole image
+    shrunk: pixels are made up only where the image itself ends.
+
+    Args:
+        shrink: maps `(..., H, W)` to `(..., H / scale, W / scale)`.
+        hr: `(..., H, W)`; rows and columns beyond a multiple of `scale` are not looked at.
+        scale: HR side over LR side.
+        top, left: first row and column of the window, in LR pixels.
+        patch: side of the window, in LR pixels.
+        margin: LR pixels around the window whose HR pixels reach into it.
+
+    Returns:
+        `(..., patch, patch)`.
+    """
+    for dim, start in ((-2, top), (-1, left)):
+        first, last = max(start - margin, 0), min(start + patch + margin, hr.shape[dim] // scale)
+        hr = hr.narrow(dim, first * scale, (last - first) * scale)
+    return window(shrink(hr.contiguous()), min(top, margin), min(left, margin), patch)
+
+
 def nearest(hr: Tensor, scale: int) -> Tensor:
     """Keep one pixel of each `scale` by `scale` block, as MATLAB's method "nearest" does.
 
@@ -93,6 +135,25 @@ def upscale(lr: Tensor, scale: int) -> Tensor:
     for dim in (_VERTICAL, _HORIZONTAL):
         lr = _resize(lr, dim, lr.shape[dim] * scale, REACH, REACH * scale)
     return lr
+
+
+def luma(images: Tensor, white: float) -> Tensor:
+    """The Y channel of MATLAB's YCbCr, not rounded.
+
+    Args:
+        images: `(..., 3, H, W)`, floating-point RGB in 0..`white`.
+        white: the largest value.
+
+    Returns:
+        `(..., 1, H, W)`, of the same type, from 16/255 to 235/255 of `white`.
+    """
+    weights = torch.tensor(_LUMA, dtype=images.dtype, device=images.device)
+    return torch.einsum("...chw,c->...hw", images, weights).unsqueeze(-3) + _BLACK * white
+
+
+def from_luma(y: Tensor) -> Tensor:
+    """The grey whose luma in 16/255..235/255 `y` is: full range, 0..1 and not clamped."""
+    return (y - _BLACK) / sum(_LUMA)
 
 
 def _resize(x: Tensor, dim: int, size: int, pad: int, cut: int) -> Tensor:

@@ -1,32 +1,31 @@
-"""Images with all that a viewer shows of them: grey or colour, alpha, 16 bits, profile, size."""
+"""Decoded images with all that a viewer shows of them: grey or colour, alpha, 16 bits, profile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from drc.core.errors import DataError
-from drc.data.deep import bits_not_read, no_warnings, open_image, raw_mode, read_deep, read_grey16
-from drc.data.images import opened
-from drc.data.levels import Levels, to_8bit, upright
-from drc.data.tiff import read_tiff
 
+Levels = npt.NDArray[np.unsignedinteger[Any]]
+"""`(H, W, C)` of 8 or 16 bits, full range."""
+
+_PER_LEVEL = 257  # 65535 / 255: 16-bit values per 8-bit level
+_WHITE16 = 65535
 _ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La")
 _RGB = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "YCbCr")
-_OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # others have previews or layers
-_LEVELS_APART = {"L;2": 85, "L;4": 17}  # raw mode -> 255 / the largest value in the file
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded image, upright.
+    """A decoded image.
 
     Attributes:
         levels: `(H, W, 1)` for grey or `(H, W, 3)` for RGB; uint8 or uint16, full range.
@@ -62,44 +61,29 @@ class Photo:
 
     def in_8bit(self) -> Photo:
         """The same with levels of 8 bits, rounded."""
-        if self.white == 255:
-            return self
-        alpha = None if self.alpha is None else to_8bit(self.alpha)
-        return replace(self, levels=to_8bit(self.levels), alpha=alpha)
+        alpha = None if self.alpha is None else _to_8bit(self.alpha)
+        return replace(self, levels=_to_8bit(self.levels), alpha=alpha)
+
+    def turned(self, orientation: Any) -> Photo:
+        """The same upright, of an image with an EXIF orientation of 1 to 8."""
+        alpha = None if self.alpha is None else _turned(self.alpha, orientation)
+        return replace(self, levels=_turned(self.levels, orientation), alpha=alpha)
 
     def to_pil(self) -> Image.Image:
         """An image of Pillow's, 8-bit: L, LA, RGB or RGBA."""
-        levels = self.in_8bit().joined()
-        return Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+        return Image.fromarray(without_axis(self.in_8bit().joined()))
 
 
-def read_photo(path: Path | str) -> Photo:
-    """Read an image file; of several pages or frames the first.
+def photo_of(image: Image.Image, name: str = "image", upright: bool = True) -> Photo:
+    """The photo in an image of Pillow's.
 
-    EXIF orientation is applied, palettes are looked up, and a colour or a palette entry that the
-    file declares transparent becomes alpha. CMYK and Lab become RGB, without their profile.
+    Palettes are looked up, and a colour or a palette entry that is declared transparent becomes
+    alpha. CMYK and Lab become RGB, without their profile.
 
-    Raises:
-        DataError: the file is missing, truncated, too large, not an image, or has floating-point
-            values.
-    """
-    scan = read_tiff(path)
-    if scan is not None:
-        dpi = _dpi({"dpi": scan.dpi})
-        return replace(_split(scan.levels), icc=scan.icc, dpi=dpi, frames=scan.pages)
-    with opened(path) as image:
-        deep = read_deep(path, image)
-        if deep is not None:
-            return replace(_photo(deep, image), frames=_frames(path))
-        bits = bits_not_read(path, image)
-        step = _LEVELS_APART.get(raw_mode(image), 1)
-        if step > 1 and "transparency" in image.info:  # which Pillow compares with levels
-            image.info["transparency"] *= step
-        return replace(photo_of(image, str(path)), file_bits=bits, frames=_frames(path))
-
-
-def photo_of(image: Image.Image, name: str = "image") -> Photo:
-    """The photo in an image of Pillow's; orientation and the rest as `read_photo`.
+    Args:
+        image: of any mode.
+        name: for people.
+        upright: whether EXIF orientation is applied.
 
     Raises:
         DataError: floating-point values, or integers that 16 bits do not hold.
@@ -107,39 +91,38 @@ def photo_of(image: Image.Image, name: str = "image") -> Photo:
     if image.mode == "F":
         raise DataError(f"{name}: floating-point images have no known white; save it as PNG")
     if image.mode.startswith("I"):
-        return _photo(read_grey16(name, image), image)
-    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+        return described(_grey16(image, name), image, upright)
     grey = image.mode in _GREY
-    mode = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
+    mode = "L" if grey else "RGB"
+    if "transparency" in image.info or image.mode in _WITH_ALPHA:
+        mode += "A"
     keeps_profile = grey or image.mode in _RGB
     image.load()
-    levels = np.asarray(image if image.mode == mode else image.convert(mode))
-    photo = _photo(levels if levels.ndim == 3 else levels[..., None], image)
+    levels = np.array(image if image.mode == mode else image.convert(mode))
+    photo = described(levels if levels.ndim == 3 else levels[..., None], image, upright)
     return photo if keeps_profile else replace(photo, icc=None)
 
 
-def _frames(path: Path | str) -> int:
-    """How many frames or pages a file has whose first is known to be readable."""
-    # Later ones may be damaged, of which Pillow tells in many ways.
-    with suppress(Exception), no_warnings(), open_image(path) as image:
-        return int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1
-    return 1
-
-
-def _photo(levels: Levels, image: Image.Image) -> Photo:
-    """Turn decoded levels upright, and add what `image`, which is loaded, says of them."""
-    turn = image.getexif().get(_ORIENTATION, 1)  # of TIFF files Pillow has applied and removed it
-    icc = image.info.get("icc_profile")
-    return replace(_split(upright(levels, turn)), icc=icc or None, dpi=_dpi(image.info))
-
-
-def _split(levels: Levels) -> Photo:
+def described(levels: Levels, image: Image.Image, upright: bool = True) -> Photo:
+    """Decoded `levels`, `(H, W, 1 to 4)`, with what `image` says of them."""
     has_alpha = levels.shape[2] in (2, 4)
     colour = np.ascontiguousarray(levels[..., :-1] if has_alpha else levels)
-    return Photo(colour, np.ascontiguousarray(levels[..., -1:]) if has_alpha else None)
+    photo = Photo(
+        colour,
+        np.ascontiguousarray(levels[..., -1:]) if has_alpha else None,
+        image.info.get("icc_profile") or None,
+        dots_per_inch(image.info),
+    )
+    return photo.turned(image.getexif().get(_ORIENTATION, 1)) if upright else photo
 
 
-def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
+def without_axis(levels: Levels) -> Levels:
+    """Grey as `(H, W)`, which is how libraries take it; others as they are."""
+    return np.ascontiguousarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+
+
+def dots_per_inch(info: Mapping[Any, Any]) -> tuple[float, float] | None:
+    """The entry `dpi`, where it is there and can be."""
     try:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -147,4 +130,36 @@ def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None
 
 
-__all__ = ["Photo", "photo_of", "read_photo"]
+def stretched(values: npt.NDArray[Any], white: int) -> Levels:
+    """Values of another white in 16 bits."""
+    wide = np.minimum(values.astype(np.uint32), white)
+    return ((wide * _WHITE16 + white // 2) // white).astype(np.uint16)
+
+
+def _grey16(image: Image.Image, name: str) -> Levels:
+    """The values of a grey image of more than 8 bits, `(H, W, 1)`, or 2 with alpha."""
+    values = np.asarray(image)[..., None]
+    if values.min() < 0 or values.max() > _WHITE16:
+        raise DataError(f"{name}: its values exceed 16 bits; save it as an 8 or 16-bit image")
+    levels = values.astype(np.uint16)
+    if "transparency" not in image.info:
+        return levels
+    alpha = np.where(levels == image.info["transparency"], 0, _WHITE16)
+    return np.concatenate([levels, alpha.astype(np.uint16)], axis=2)
+
+
+def _to_8bit(levels: Levels) -> Levels:
+    """8-bit levels as they are, 16-bit ones divided by 257 and rounded."""
+    if levels.dtype == np.uint8:
+        return levels
+    return ((levels.astype(np.uint32) + _PER_LEVEL // 2) // _PER_LEVEL).astype(np.uint8)
+
+
+def _turned(levels: Levels, orientation: Any) -> Levels:
+    if orientation in (5, 6, 7, 8):
+        levels = levels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        levels = levels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        levels = levels[::-1]
+    return np.ascontiguousarray(levels)

@@ -1,4 +1,7 @@
-"""TIFF files of 16 bits or of separate planes, which Pillow reads in 8, wrongly, or not at all."""
+"""TIFF files of more than 8 bits, or of separate planes: Pillow reads them in 8, wrongly, or not.
+
+The pixels are decoded by tifffile; what is here is what their values mean.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,43 +16,30 @@ import numpy as np
 from PIL import Image
 
 from drc.core.errors import DataError
-from drc.data.levels import Levels, upright
+from drc.data.photo import Levels, Photo, dots_per_inch, stretched
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 2, 3, 5
-_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}  # samples, without the extra
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
+"""Samples of a pixel, without the extra ones."""
+
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, deflate, PackBits, LZMA, Zstandard
-_ASSOCIATED, _UNASSOCIATED = 1, (2, 999)  # 999 is what CorelDraw writes
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_ALPHA = (_ASSOCIATED, _UNASSOCIATED, 999)  # 999 is what CorelDraw writes
+_WHITE12 = 4095
 _ORIENTATION, _ICC, _UNIT, _RESOLUTION = 274, 34675, 296, (282, 283)
 _PER_INCH = {2: 1.0, 3: 2.54}  # unit of the resolution -> of them in an inch
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """The first page of a TIFF file, upright.
-
-    Attributes:
-        levels: `(H, W, C)`, uint8 or uint16, full range: grey, grey and alpha, RGB or RGBA. Alpha
-            is not associated: colours are not multiplied by it.
-        icc: colour profile.
-        dpi: pixels per inch, across and down.
-        pages: in the file, of which this is the first.
-    """
-
-    levels: Levels
-    icc: bytes | None
-    dpi: tuple[float, float] | None
-    pages: int
-
-
-def read_tiff(path: Path | str) -> Scan | None:
-    """Read a TIFF file of 16-bit integers, or of 8 with planes of their own or extra channels.
+def read_tiff(path: Path | str) -> Photo | None:
+    """Read the first page of a TIFF file of 16 bits, of 12-bit grey, or of 8 with planes or extras.
 
     White is the largest level, also where the file says that it is 0; palettes are looked up, CMYK
-    becomes RGB without its profile, and extra channels that are no alpha are left out.
+    becomes RGB without its profile, colours that were multiplied by alpha are divided by it, and
+    extra channels that are no alpha are left out. The page is turned upright.
 
     Returns:
         None for files of another kind, which are left to Pillow, and for those that are no TIFF.
@@ -58,70 +47,22 @@ def read_tiff(path: Path | str) -> Scan | None:
     Raises:
         DataError: truncated, damaged or too large.
     """
-    with _opened(path) as page:
+    with _first_page(path) as page:
         if page is None:
             return None
-        _check_size(path, page)
-        with _unreadable(path):
-            return _scan(page, _samples(page))
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and page.imagewidth * page.imagelength > 2 * most:
+            raise DataError(f"{path}: the image is too large to read; split it into tiles")
+        return _photo(page, _samples(page))
 
 
 def tiff_size(path: Path | str) -> tuple[int, int] | None:
     """Height and width of what `read_tiff` gives, from the header; None where that is None."""
-    with _opened(path) as page:
+    with _first_page(path) as page:
         if page is None:
             return None
-        turned = page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8)
         sides = int(page.imagelength), int(page.imagewidth)
-        return sides[::-1] if turned else sides
-
-
-@contextmanager
-def _opened(path: Path | str) -> Iterator[TiffPage | None]:
-    """The first page of a file that is read here, else None."""
-    if not is_tiff(path):
-        yield None
-        return
-    import tifffile  # rarely needed
-
-    with ExitStack() as stack:
-        stack.enter_context(_silenced(logging.getLogger("tifffile")))
-        try:
-            file = stack.enter_context(tifffile.TiffFile(path))
-        except Exception:  # Pillow tells better what is wrong, or does better
-            yield None
-            return
-        with _unreadable(path):
-            page = file.pages.first
-            known = _is_known(page)
-        yield page if known else None
-
-
-@contextmanager
-def _unreadable(path: Path | str) -> Iterator[None]:
-    """What tifffile raises within the block, of which it tells nothing, becomes a `DataError`."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
-
-
-@contextmanager
-def _silenced(logger: logging.Logger) -> Iterator[None]:
-    """Within the block it says nothing from this thread; of unreadable files, errors tell."""
-    here = threading.get_ident()
-
-    def is_elsewhere(record: logging.LogRecord) -> bool:
-        return record.thread != here
-
-    logger.addFilter(is_elsewhere)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_elsewhere)
+        return sides[::-1] if page.tags.valueof(_ORIENTATION, 1) in (5, 6, 7, 8) else sides
 
 
 def is_tiff(path: Path | str) -> bool:
@@ -133,21 +74,60 @@ def is_tiff(path: Path | str) -> bool:
         return False
 
 
+@contextmanager
+def _first_page(path: Path | str) -> Iterator[TiffPage | None]:
+    """The first page of a file that is read here, else None; errors become `DataError`s."""
+    if not is_tiff(path):
+        yield None
+        return
+    import tifffile  # rarely needed
+
+    with ExitStack() as stack:
+        stack.enter_context(silent_decoders())
+        try:
+            file = stack.enter_context(tifffile.TiffFile(path))
+        except Exception:  # Pillow says better what is wrong, or does better
+            yield None
+            return
+        try:
+            page = file.pages.first
+            yield page if _is_known(page) else None
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # tifffile and its decoders do not say what they raise
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: unreadable image ({reason}); replace or remove it") from error
+
+
+@contextmanager
+def silent_decoders() -> Iterator[None]:
+    """Within the block the decoders log nothing from this thread; of bad files, errors say it."""
+    here = threading.get_ident()
+
+    def is_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
+    for logger in loggers:
+        logger.addFilter(is_elsewhere)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_elsewhere)
+
+
 def _is_known(page: TiffPage) -> bool:
     photometric, bits, planes = int(page.photometric), page.bitspersample, page.planarconfig == 2
     colours = _COLOURS.get(photometric, 99)
     extra = page.samplesperpixel - colours
-    if page.compression not in _LOSSLESS:
+    if page.compression not in _LOSSLESS or page.sampleformat != 1 or page.imagedepth != 1:
         return False
-    if page.sampleformat != 1 or page.imagedepth != 1 or extra < 0 or (colours == 1 and extra > 1):
+    if extra < 0 or (colours == 1 and extra > 1):
         return False
+    if bits == 12:
+        return page.samplesperpixel == 1 and photometric != _PALETTE
     return bits == 16 or (bits == 8 and photometric <= _RGB and (planes or extra > 0))
-
-
-def _check_size(path: Path | str, page: TiffPage) -> None:
-    pixels, most = page.imagewidth * page.imagelength, Image.MAX_IMAGE_PIXELS
-    if most is not None and pixels > 2 * most:
-        raise DataError(f"{path}: the image is too large to read; split it into tiles")
 
 
 def _samples(page: TiffPage) -> Levels:
@@ -158,36 +138,27 @@ def _samples(page: TiffPage) -> Levels:
     values: Any = page.asarray(squeeze=False)
     _, _, height, width, _ = values.shape  # planes, depth, height, width, samples within a plane
     values = values[:, 0].transpose(1, 2, 0, 3).reshape(height, width, -1)
-    return values.astype(np.uint8 if values.itemsize == 1 else np.uint16, copy=False)
+    if page.bitspersample == 12:
+        return stretched(values, _WHITE12)
+    return values.astype(f"u{values.itemsize}", copy=False)  # in the machine's byte order
 
 
-def _scan(page: TiffPage, values: Levels) -> Scan:
+def _photo(page: TiffPage, values: Levels) -> Photo:
     colours = _COLOURS[int(page.photometric)]
-    colour, alpha = values[..., :colours], None
-    kinds = _extra_kinds(page, values.shape[2] - colours)
-    for number, kind in enumerate(kinds, colours):
-        if kind == _ASSOCIATED or kind in _UNASSOCIATED:
-            alpha = values[..., number : number + 1]
-            colour = _divided(colour, alpha) if kind == _ASSOCIATED else colour
-            break
-    colour = _to_rgb(page, colour)
-    levels = colour if alpha is None else np.concatenate([colour, alpha], axis=2)
+    colour, extra, alpha = values[..., :colours], values[..., colours:], None
+    # A single extra channel of which the file says nothing is alpha.
+    kinds = [int(kind) for kind in page.extrasamples] or [_UNASSOCIATED] * (extra.shape[2] == 1)
+    number = next((n for n, kind in enumerate(kinds) if kind in _ALPHA), extra.shape[2])
+    if number < extra.shape[2]:
+        alpha = np.ascontiguousarray(extra[..., number : number + 1])
+        colour = _divided(colour, alpha) if kinds[number] == _ASSOCIATED else colour
     icc = None if page.photometric == _CMYK else page.tags.valueof(_ICC)
-    icc = icc if icc and isinstance(icc, bytes) else None
-    turned = upright(levels, page.tags.valueof(_ORIENTATION, 1))
-    return Scan(turned, icc, _dpi(page), _pages(page))
-
-
-def _pages(page: TiffPage) -> int:
+    frames = 1
     with suppress(Exception):  # later ones may be damaged
-        return len(page.parent.pages)
-    return 1
-
-
-def _extra_kinds(page: TiffPage, count: int) -> list[int]:
-    """What the file says of its extra channels; a single one of which it says nothing is alpha."""
-    kinds = [int(kind) for kind in page.extrasamples]
-    return kinds[:count] if kinds else [_UNASSOCIATED[0]] * (count == 1)
+        frames = len(page.parent.pages)
+    colour = np.ascontiguousarray(_to_rgb(page, colour))
+    photo = Photo(colour, alpha, icc if isinstance(icc, bytes) else None, _dpi(page), None, frames)
+    return photo.turned(page.tags.valueof(_ORIENTATION, 1))
 
 
 def _divided(colour: Levels, alpha: Levels) -> Levels:
@@ -204,7 +175,7 @@ def _to_rgb(page: TiffPage, colour: Levels) -> Levels:
         return white - colour
     if page.photometric == _PALETTE:
         colours: Any = page.colormap
-        return np.ascontiguousarray(colours[:, colour[..., 0]].transpose(1, 2, 0))
+        return colours[:, colour[..., 0]].transpose(1, 2, 0)
     if page.photometric == _CMYK:  # as Pillow does it in 8 bits
         rest, key = (white - part.astype(np.uint32) for part in (colour[..., :3], colour[..., 3:]))
         return ((rest * key + white // 2) // white).astype(colour.dtype)
@@ -215,9 +186,7 @@ def _dpi(page: TiffPage) -> tuple[float, float] | None:
     try:
         factor = _PER_INCH[int(page.tags.valueof(_UNIT, 2))]
         across, down = (page.tags.valueof(code) for code in _RESOLUTION)
-        return across[0] / across[1] * factor, down[0] / down[1] * factor
+        dpi = across[0] / across[1] * factor, down[0] / down[1] * factor
     except (TypeError, ValueError, LookupError, ZeroDivisionError):  # left out, or of another type
         return None
-
-
-__all__ = ["Scan", "is_tiff", "read_tiff", "tiff_size"]
+    return dots_per_inch({"dpi": dpi})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.data.draws import CACHE_BYTES, Item, RandomCrops
-from drc.data.images import SUFFIXES, Picture, to_unit
+from drc.data.draws import CACHE_BYTES, Item, RandomCrops, random_view
+from drc.data.folders import images_in, listed
+from drc.data.images import read_view, to_unit
 from drc.data.loader import OnSkip, StepLoader
+from drc.data.matlab import window
 from drc.data.video import VIDEO_SUFFIXES, read_frames
-from drc.data.windows import random_view
 
 Source = Path | str | Sequence[Path | str] | Sequence[Tensor]
 """A folder of images, a video file, a list of image files, or images decoded already."""
@@ -26,17 +27,9 @@ def find_images(folder: Path | str) -> list[Path]:
         DataError: the folder is missing or holds no images.
     """
     root = Path(folder)
-    if not root.exists():
-        raise DataError(f"{root}: no such folder")
-    if not root.is_dir():
-        raise DataError(f"{root} is a file and no video; pass the folder that holds the images")
-    try:
-        entries = sorted(root.iterdir())
-        folders = [entry for entry in entries if _seen(entry) and entry.is_dir()]
-        below = (file for inner in folders for file in inner.iterdir())
-        images = sorted(_images(entries) + _images(below))
-    except OSError as error:
-        raise DataError(f"{root}: cannot list the folder ({error.strerror})") from error
+    with listed(root):
+        inner = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        images = sorted(image for each in (root, *inner) for image in images_in(each))
     if not images:
         raise DataError(
             f"{root}: no images found in it or in the folders in it; a video is named itself"
@@ -75,19 +68,19 @@ class UnpairedDataset(RandomCrops):
             if isinstance(image, Tensor):
                 self._check_size("a frame of the video", image.shape[-2], image.shape[-1])
 
-    def _read(self, number: int) -> tuple[Picture, ...]:
+    def _read(self, number: int) -> tuple[Tensor, ...]:
         source = self.images[number]
-        picture = Picture(source)
-        if isinstance(source, Path):
-            self._check_size(source, picture.height, picture.width)
-        return (picture,)
+        if isinstance(source, Tensor):
+            return (source,)
+        image = read_view(source)
+        self._check_size(source, *image.shape[1:])
+        return (image,)
 
-    def _crop(self, pictures: tuple[Picture, ...], rng: np.random.Generator) -> Item:
-        (picture,) = pictures
-        top = int(rng.integers(picture.height - self.patch + 1))
-        left = int(rng.integers(picture.width - self.patch + 1))
+    def _crop(self, images: tuple[Tensor, ...], rng: np.random.Generator) -> Item:
+        (image,) = images
+        top, left = (int(rng.integers(side - self.patch + 1)) for side in image.shape[1:])
         view = random_view(rng)
-        return {"lr": to_unit(view(picture.window(top, left, self.patch, self.patch)))}
+        return {"lr": to_unit(view(window(image, top, left, self.patch)))}
 
 
 def unpaired_loader(
@@ -148,14 +141,3 @@ def open_images(source: Source, on_skip: OnSkip | None = None) -> list[Path] | l
         return find_images(path)
     frames = [image for image in source if isinstance(image, Tensor)]
     return frames or [Path(image) for image in source if not isinstance(image, Tensor)]
-
-
-def _images(entries: Iterable[Path]) -> list[Path]:
-    return [entry for entry in entries if entry.suffix.lower() in SUFFIXES and _seen(entry)]
-
-
-def _seen(entry: Path) -> bool:
-    return not entry.name.startswith(".")
-
-
-__all__ = ["UnpairedDataset", "find_images", "open_images", "unpaired_loader"]

@@ -15,10 +15,9 @@ from drc.core.errors import DataError, DrcError, ModelError
 from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.bundled import bundled_pairs
-from drc.data.colour import luma
 from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import to_uint8, to_unit
-from drc.data.matlab import downscale, upscale
+from drc.data.matlab import downscale, luma, upscale
 from drc.evaluation.image import psnr_y, ssim_y
 from drc.evaluation.inference import Inference, borrowed
 from drc.networks.blind import KernelEstimator

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import DataError
-from drc.data import colour
+from drc.data import matlab
 
 Plane = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def luma(image: Tensor) -> Plane:
         `(H, W)`, float64; luma lies in 16..235.
     """
     levels = image.double()
-    y = levels if image.shape[0] == 1 else colour.luma(levels, _WHITE)
+    y = levels if image.shape[0] == 1 else matlab.luma(levels, _WHITE)
     return y[0].cpu().numpy()
 
 

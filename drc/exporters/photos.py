@@ -11,9 +11,9 @@ from torch import Tensor
 
 from drc.core.errors import ModelError
 from drc.data.bundled import bundled_pairs
-from drc.data.colour import luma
 from drc.data.folders import find_pairs, load_pair
 from drc.data.images import read_image, to_unit
+from drc.data.matlab import luma
 from drc.evaluation.sides import SIZES, Size, smallest_multiple
 from drc.exporters.formats.base import Image, first_line
 from drc.exporters.wrapper import UnitNetwork

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from drc.core.runtime import Progress, resolve_device
-from drc.data.colour import luma
 from drc.data.folders import ImagePair, load_pair
 from drc.data.images import to_uint8, to_unit
-from drc.data.matlab import upscale
+from drc.data.matlab import luma, upscale
 from drc.evaluation.image import psnr_y
 from drc.evaluation.inference import Inference, borrowed
 from drc.networks.traits import get_traits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drc.core.errors import UsageError
-from drc.core.files import atomic_write
+from drc.core.files import atomic_write, write_errors
 from drc.report.labels import Box, Label, beside, place_labels
 from drc.report.points import (
     KINDS,
@@ -64,7 +64,7 @@ def save_plots(runs: Sequence[RunFiles], folder: Path) -> list[Path]:
     written = []
     for name, figure in _figures(runs):
         path = folder / name
-        with atomic_write(path) as temporary:
+        with atomic_write(path) as temporary, write_errors(path):
             figure.savefig(temporary, dpi=150)
         written.append(path)
     return written

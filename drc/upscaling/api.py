@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from drc.core.errors import DataError
 from drc.data.images import to_uint8, to_unit
-from drc.data.photo import photo_of, read_photo
+from drc.data.photo import photo_of
+from drc.data.photo_files import read_photo
 from drc.settings.runs import TILE_OVERLAP
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.network import torch_upscaler
@@ -96,6 +97,3 @@ def _tensor(enlarger: Enlarger, image: Tensor) -> Tensor:
     enlarged = enlarger.tensor(batch.cpu().float() if whole else to_unit(batch.cpu()))
     enlarged = enlarged.to(image.dtype) if whole else to_uint8(enlarged)
     return (enlarged[0] if image.ndim == 3 else enlarged).to(image.device)
-
-
-__all__ = ["upscale"]

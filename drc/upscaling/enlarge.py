@@ -14,10 +14,9 @@ from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from drc.core.errors import DataError, UsageError
-from drc.data.colour import from_luma, luma
-from drc.data.levels import Levels
+from drc.data.matlab import from_luma, luma
 from drc.data.matlab import upscale as bicubic
-from drc.data.photo import Photo
+from drc.data.photo import Levels, Photo
 from drc.evaluation.inference import MULTIPLE, Inference, spans
 from drc.settings.runs import TILE_OVERLAP
 from drc.upscaling.network import TooLargeError, Upscaler
@@ -41,7 +40,7 @@ class Enlarger:
         tile: largest LR side that goes through at once; 0 for whole images, None to choose.
         overlap: LR pixels of a tile that are dropped at every cut edge.
         self_ensemble: average the eight flips and turns of every image.
-        tell: takes a sentence now and then.
+        log: takes a sentence now and then.
         on_pass: called after every pass of the network with the passes done and those needed.
 
     Raises:
@@ -52,7 +51,7 @@ class Enlarger:
     tile: int | None = None
     overlap: int = TILE_OVERLAP
     self_ensemble: bool = False
-    tell: Callable[[str], None] | None = None
+    log: Callable[[str], None] | None = None
     on_pass: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
@@ -139,15 +138,15 @@ class Enlarger:
         return max(half, self._smallest) if failed > self._smallest else 0
 
     def _counter(self, how: Inference, height: int, width: int) -> Callable[[], None] | None:
-        tell = self.on_pass
-        if tell is None:
+        report = self.on_pass
+        if report is None:
             return None
         total, done = passes(how, height, width), 0
 
         def count() -> None:
             nonlocal done
             done += 1
-            tell(done, total)
+            report(done, total)
 
         return count
 
@@ -177,8 +176,8 @@ class Enlarger:
         return pixels * self.upscaler.scale**2 * (floats + colours + levels)
 
     def _say(self, text: str) -> None:
-        if self.tell is not None:
-            self.tell(text)
+        if self.log is not None:
+            self.log(text)
 
 
 def passes(how: Inference, height: int, width: int) -> int:
@@ -230,6 +229,3 @@ def _enlarge_alpha(alpha: Levels, scale: int, white: int) -> Levels:
 
 def _gb(amount: int) -> str:
     return f"{amount / 1e9:.1f} GB"
-
-
-__all__ = ["AUTO_TILE", "WHOLE", "Enlarger", "passes", "to_levels", "to_tensor"]

@@ -1,4 +1,4 @@
-"""What enlarges images: a network of torch's or of ONNX, behind one face."""
+"""What enlarges images: a network of torch's or of ONNX, behind one interface."""
 
 from __future__ import annotations
 
@@ -121,17 +121,14 @@ def torch_upscaler(
     """
     if amp not in AMP:
         raise UsageError(f"--amp is {amp!r}; it is one of {', '.join(AMP)}")
-    place, kind = resolve_device(device), AMP[amp]
+    where, kind = resolve_device(device), AMP[amp]
     traits = get_traits(model)
 
     def call(lr: Tensor) -> Tensor:
-        context = nullcontext() if kind is None else torch.autocast(place.type, kind)
+        context = nullcontext() if kind is None else torch.autocast(where.type, kind)
         with context:
-            sr = final_output(model(lr.to(place)))
+            sr = final_output(model(lr.to(where)))
         return sr.float().cpu()
 
-    with borrowed(model, place):
-        yield Upscaler(name, traits.scale, traits.channels, traits.value_range, str(place), call)
-
-
-__all__ = ["AMP", "TooLargeError", "Upscaler", "torch_upscaler"]
+    with borrowed(model, where):
+        yield Upscaler(name, traits.scale, traits.channels, traits.value_range, str(where), call)

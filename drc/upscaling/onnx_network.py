@@ -58,9 +58,9 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
 
     facts = session.get_modelmeta().custom_metadata_map
     fixed = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
-    told = _whole_number(path, facts, "lr_multiple")
+    stated = _whole_number(path, facts, "lr_multiple")
     least = _whole_number(path, facts, "lr_least") or 1
-    channels, scale, multiple = _look_at(path, run, shape[1], fixed, told, least)
+    channels, scale, multiple = _look_at(path, run, shape[1], fixed, stated, least)
     if facts.get("scale", str(scale)) != str(scale):
         raise ModelError(f"{path} says that it enlarges x{facts['scale']}, and it does x{scale}")
 
@@ -69,7 +69,7 @@ def onnx_upscaler(path: Path | str, device: str = "auto") -> Upscaler:
         size = fixed or tuple(round_up(max(side, least), multiple) for side in (height, width))
         sr = run(F.pad(lr, (0, size[1] - width, 0, size[0] - height), mode="replicate"))
         if tuple(sr.shape[2:]) != (size[0] * scale, size[1] * scale):
-            return sr  # which is told as it is
+            return sr  # whose size `Upscaler` refuses
         return sr[..., : height * scale, : width * scale]
 
     return Upscaler(
@@ -187,6 +187,3 @@ def _number(path: Path | str, text: str) -> float:
     if not 0 < value < 1e9:
         raise ModelError(f"{path}: its metadata say that white is {text!r}")
     return value
-
-
-__all__ = ["onnx_upscaler"]

@@ -37,7 +37,7 @@ def open_upscaler(
             `model` nor `weights` is given.
         device: auto, cpu or cuda:N.
         amp: `no`, `bf16` or `fp16`.
-        progress: told of a download's bytes.
+        progress: called with a download's bytes.
 
     Raises:
         UsageError: options that exclude each other, or cannot be used.
@@ -83,6 +83,3 @@ def _of_scale(upscaler: Upscaler, scale: int | None) -> Upscaler:
         f"--scale {scale} is not that of {upscaler.name}: it enlarges x{upscaler.scale}; leave "
         "--scale out"
     )
-
-
-__all__ = ["of_run", "open_upscaler"]

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drc.core.errors import DataError, ModelError
+from drc.core.errors import DataError, DrcError, ModelError
 from drc.core.runtime import Progress
 from drc.data.images import image_size, intact_size
-from drc.data.photo import read_photo
-from drc.data.photo_files import DEFAULT_QUALITY, losses, write_photo
+from drc.data.photo_files import DEFAULT_QUALITY, losses, read_photo, write_photo
 from drc.upscaling.enlarge import Enlarger
-from drc.upscaling.jobs import Job
+from drc.upscaling.outputs import Output
 
 
 @dataclass
@@ -54,84 +53,97 @@ class Outcome:
         return self.pixels / 1e6 / self.seconds if self.seconds else 0.0
 
 
-def enlarge_images(
-    jobs: Sequence[Job],
-    enlarger: Enlarger,
-    outcome: Outcome,
-    *,
-    quality: int = DEFAULT_QUALITY,
-    goes_on: bool = False,
-    tell: Callable[[str], None],
-    warn: Callable[[str], None],
-    progress: Progress,
-) -> None:
-    """Enlarge image after image; `outcome` is kept up to date, for whoever interrupts.
+@dataclass
+class UpscaleRun:
+    """What the images or frames of one run share; `outcome` is kept up to date, for interrupts.
 
-    Args:
-        jobs: the images.
+    Attributes:
         enlarger: the network.
-        outcome: told of every image.
-        quality: of JPEG and WebP.
-        goes_on: outputs of the right size that are there already are left as they are.
-        tell: takes a line on images of which something is lost.
+        outcome: what is done.
+        log: takes a line on what is lost of an image.
         warn: takes a line on every image that cannot be used.
-        progress: told after every image.
+        progress: called after every image.
+        quality: of JPEG and WebP.
+        resume: outputs of the right size that are there already are left as they are.
+    """
+
+    enlarger: Enlarger
+    outcome: Outcome
+    log: Callable[[str], None]
+    warn: Callable[[str], None]
+    progress: Progress
+    quality: int = DEFAULT_QUALITY
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def keep(self, target: Path, name: str, size: tuple[int, int]) -> None:
+        """Count an output that is there already.
+
+        Args:
+            target: the file.
+            name: of what it was made of.
+            size: of that, the two sides in any order.
+
+        Raises:
+            DataError: it is damaged, or has another size, which another network has made.
+        """
+        found, scale = intact_size(target), self.enlarger.upscaler.scale
+        if sorted(found) != sorted(side * scale for side in size):
+            raise DataError(
+                f"{target} is there already, {found[1]}x{found[0]}, which is not x{scale} of "
+                f"{name}; remove it, or pass --overwrite in place of --resume"
+            )
+        self.outcome.present += 1
+
+    def count(self, target: Path, size: tuple[int, int]) -> None:
+        """Count an output that was made, of a height and a width."""
+        self.outcome.written.append(target)
+        self.outcome.pixels += size[0] * size[1]
+
+    def fail(self, name: str, target: Path, error: DrcError) -> None:
+        """Count what could not be used, and warn of it."""
+        self.outcome.failed[name] = str(error)
+        is_named = name in str(error) or str(target) in str(error)
+        self.warn(f"skipped {error}" if is_named else f"skipped {name}: {error}")
+
+    def advance(self) -> None:
+        """Report the progress after an image."""
+        outcome = self.outcome
+        outcome.seconds = time.perf_counter() - self._start
+        tried = outcome.done + len(outcome.failed)
+        self.progress("upscale", tried, outcome.total, {"MP/s": outcome.megapixels_per_second})
+
+
+def enlarge_images(run: UpscaleRun, outputs: Sequence[Output]) -> None:
+    """Enlarge image after image.
 
     Raises:
         RunError: an output cannot be written; the disk is full, say.
     """
-    start = time.perf_counter()
-    for number, job in enumerate(jobs, 1):
+    for output in outputs:
+        name = str(output.source)
         try:
-            if goes_on and job.target.exists():
-                size = image_size(job.source)  # turned by EXIF, or not
-                check_present(job.target, str(job.source), size, enlarger.upscaler.scale)
-                outcome.present += 1
+            if run.resume and output.target.exists():
+                run.keep(output.target, name, image_size(output.source))  # turned by EXIF, or not
             else:
-                outcome.pixels += _enlarge(job, enlarger, quality, tell)
-                outcome.written.append(job.target)
+                _enlarge(run, output)
         except (DataError, ModelError) as error:
-            outcome.failed[str(job.source)] = str(error)
-            named = str(job.source) in str(error) or str(job.target) in str(error)
-            warn(f"skipped {error}" if named else f"skipped {job.source}: {error}")
-        outcome.seconds = time.perf_counter() - start
-        progress("upscale", number, len(jobs), {"MP/s": outcome.megapixels_per_second})
+            run.fail(name, output.target, error)
+        run.advance()
 
 
-def _enlarge(job: Job, enlarger: Enlarger, quality: int, tell: Callable[[str], None]) -> int:
-    """Enlarge one image, and return how many pixels it has become."""
-    photo = read_photo(job.source)
+def _enlarge(run: UpscaleRun, output: Output) -> None:
+    source, target = output.source, output.target
+    photo = read_photo(source)
     if photo.file_bits is not None:
-        tell(f"{job.source}: read in 8 bits of the {photo.file_bits} that it holds")
+        run.log(f"{source}: read in 8 bits of the {photo.file_bits} that it holds")
     if photo.frames > 1:
-        tell(f"{job.source}: the first of {photo.frames} frames or pages is taken")
-    lost = losses(photo, job.target)
+        run.log(f"{source}: the first of {photo.frames} frames or pages is taken")
+    lost = losses(photo, target)
     if lost:
-        tell(f"{job.target}: this format holds no {' and no '.join(lost)}, left out")
-    enlarged = enlarger(photo, str(job.source))
-    write_photo(job.target, enlarged, quality)
-    height, width = enlarged.size
-    return height * width
-
-
-def check_present(target: Path, name: str, size: tuple[int, int], scale: int) -> None:
-    """Look at an output that is there already.
-
-    Args:
-        target: the file.
-        name: of what it was made of.
-        size: of that, the two sides in any order.
-        scale: of the network.
-
-    Raises:
-        DataError: it is damaged, or has another size, which another network has made.
-    """
-    found = intact_size(target)
-    if sorted(found) != sorted(side * scale for side in size):
-        raise DataError(
-            f"{target} is there already, {found[1]}x{found[0]}, which is not x{scale} of {name}; "
-            "remove it, or pass --overwrite in place of --resume"
-        )
-
-
-__all__ = ["Outcome", "check_present", "enlarge_images"]
+        run.log(f"{target}: this format holds no {' and no '.join(lost)}, left out")
+    enlarged = run.enlarger(photo, str(source))
+    write_photo(target, enlarged, run.quality)
+    run.count(target, enlarged.size)

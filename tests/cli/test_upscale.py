@@ -27,7 +27,8 @@ from drc.core.errors import DataError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.data.images import read_image, write_image
-from drc.data.photo import read_photo
+from drc.data.photo_files import read_photo
+from drc.data.video import read_frames
 from drc.evaluation.benchmark import evaluate
 from drc.evaluation.image import psnr_y
 from drc.exporters.run import export
@@ -36,7 +37,7 @@ from drc.store.networks import save
 from drc.store.run_folder import RunFolder
 from drc.upscaling import video
 from drc.upscaling.enlarge import Enlarger
-from drc.upscaling.jobs import Naming, plan_jobs
+from drc.upscaling.outputs import Naming, plan_outputs
 
 DRN = ("--model", "drn_tiny", "--device", "cpu")
 
@@ -278,8 +279,8 @@ def test_what_cannot_be_done(photos, tmp_path, arguments, code, part):
 
 def test_names_of_outputs(photos, tmp_path):
     def targets(source: Path, out: str, *naming: str) -> list[str]:
-        jobs = plan_jobs(source, out, Naming(*naming), False, False)
-        return [str(job.target) for job in jobs]
+        outputs = plan_outputs(source, out, Naming(*naming), False, False)
+        return [str(output.target) for output in outputs]
 
     assert targets(photos, "new") == ["new/a.png", "new/b.jpg", "new/inner/c.png"]
     assert targets(photos, "new", "jpg", "_2")[0] == "new/a_2.jpg"
@@ -311,7 +312,7 @@ def test_names_of_outputs(photos, tmp_path):
     with pytest.raises(UsageError, match=r"b\.jpg and .*b\.png would both become new/b\.webp"):
         targets(tmp_path / "twice", "new", "webp")
     with pytest.raises(UsageError, match="pass one"):
-        plan_jobs(photos, "new", Naming(), True, True)
+        plan_outputs(photos, "new", Naming(), True, True)
     with pytest.raises(DataError, match="no such file"):
         targets(photos / "none", "new")
 
@@ -320,8 +321,8 @@ def test_outputs_inside_the_folder_of_inputs_are_no_inputs(photos, tmp_path):
     folder = shutil.copytree(photos, tmp_path / "in")
     shutil.copytree(photos, folder / "x4")
     (folder / ".hidden.png").write_text("left by another program")
-    jobs = plan_jobs(folder, str(folder / "x4"), Naming(), True, False)
-    assert [str(job.source.relative_to(folder)) for job in jobs] == [
+    outputs = plan_outputs(folder, str(folder / "x4"), Naming(), True, False)
+    assert [str(output.source.relative_to(folder)) for output in outputs] == [
         "a.png",
         "b.jpg",
         "inner/c.png",
@@ -390,6 +391,8 @@ def test_a_video_becomes_a_folder_of_frames(film, tmp_path):
     assert json.loads(result.stdout)["outputs"] == ["frames/frame_000003.png"]
     result = here("upscale", film, "frames", *options, cwd=tmp_path)
     assert_one_line(result, 2, "frames is not empty")
+    result = here("upscale", film, "frames", *options, "--resume", "--overwrite", cwd=tmp_path)
+    assert_one_line(result, 2, "--resume leaves existing outputs and --overwrite replaces them")
     (tmp_path / "bad.mp4").write_bytes(film.read_bytes()[:300])
     result = here("upscale", "bad.mp4", "new.mp4", "--weights", "x.onnx", cwd=tmp_path)
     assert_one_line(result, 1, "bad.mp4: unreadable video")
@@ -552,3 +555,4 @@ def test_a_turned_video_is_written_upright(film, tmp_path):
     result = here("upscale", "turned.mp4", "out.mp4", "--weights", "x.onnx", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert frames(tmp_path / "out.mp4")[0].shape == (80, 60, 3)
+    assert read_frames(tmp_path / "turned.mp4")[0].shape == (3, 40, 30)  # as adaptation sees it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,14 @@ import pytest
 import yaml
 
 from drc.core.errors import RunError
-from drc.core.files import atomic_write, write_bytes, write_json, write_text, write_yaml
+from drc.core.files import (
+    atomic_write,
+    write_bytes,
+    write_errors,
+    write_json,
+    write_text,
+    write_yaml,
+)
 
 
 @pytest.fixture
@@ -63,6 +71,21 @@ def test_an_interrupted_block_keeps_the_old_file(
         raise error
     assert target.read_text() == "old"
     assert _only(tmp_path) == ["a.txt"]
+
+
+def test_what_the_block_raises_is_not_told_of_the_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(FileNotFoundError, match="other"), atomic_write(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_bytes()
+    with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "a.txt"):
+        raise ConnectionResetError
+    assert (tmp_path / "a.txt").read_text() == "old" and _only(tmp_path) == ["a.txt"]
+    gone = pytest.raises(RunError, match=r"cannot write .*a\.txt: no such file or directory")
+    with gone, atomic_write(tmp_path / "a.txt") as temporary:
+        temporary.unlink()
+    broken = pytest.raises(RunError, match=r"cannot write a\.txt: no space left on device; free")
+    with broken, write_errors("a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_killed_process_keeps_the_old_file(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from drc.core.errors import DataError, RunError, UsageError
 from drc.data.blind_set import build_blind_set
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import CropDataset, crop_loader
-from drc.data.degrade import Degradation, blur
+from drc.data.degrade import Degradation, blur, gaussian_kernel, random_anisotropic
 from drc.data.folders import find_pairs, load_hr, load_pair
 from drc.data.images import read_image, write_image
-from drc.data.kernels import gaussian_kernel, random_anisotropic
 from drc.data.matlab import downscale, nearest
 
 SETTINGS = [("iso", 2, 21), ("iso", 3, 21), ("iso", 4, 21), ("aniso", 2, 11), ("aniso", 4, 31)]

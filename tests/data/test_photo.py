@@ -17,10 +17,16 @@ from PIL import Image, ImageCms, ImageOps, features
 
 from drc.core.errors import DataError, UsageError
 from drc.data.bundled import bundled_pairs
-from drc.data.deep import bits_not_read, encode_png16, encode_tiff16
 from drc.data.images import image_size, read_image
-from drc.data.photo import Photo, photo_of, read_photo
-from drc.data.photo_files import losses, write_photo
+from drc.data.photo import Photo, photo_of
+from drc.data.photo_files import (
+    bits_not_read,
+    encode_png16,
+    encode_tiff16,
+    losses,
+    read_photo,
+    write_photo,
+)
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -348,6 +354,13 @@ def test_a_transparent_grey_of_few_bits_becomes_alpha(tmp_path, rgb, bits):
         assert equal(
             read_photo(tmp_path / "x.png"), np.concatenate([levels, alpha], 2).astype("u1")
         )
+
+
+def test_decoders_log_nothing_of_odd_files(tmp_path, deep, caplog, capfd):
+    rows = [row.astype(">u2").tobytes() for row in deep[..., 0] >> 8]
+    (tmp_path / "x.png").write_bytes(png(8, 0, [row[1::2] for row in rows], [300], 40))
+    assert read_photo(tmp_path / "x.png").size == (24, 40)
+    assert capfd.readouterr() == ("", "") and not caplog.records
 
 
 def test_ppm_files_of_16_bits(tmp_path, deep):

@@ -44,7 +44,7 @@ def test_what_is_no_folder_of_images(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, message in (
         (tmp_path / "gone", "gone: no such folder"),
-        (photos / "b.png", "is a file and no video; pass the folder"),
+        (photos / "b.png", "is a file; pass the folder"),
         (tmp_path / "empty", "empty: no images found"),
         (tmp_path / "gone.mp4", "gone.mp4: no such video file"),
     ):

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from drc.core.errors import DataError, UsageError
 from drc.data.bundled import bundled_pairs
-from drc.data.degrade import blur
+from drc.data.degrade import blur, gaussian_kernel
 from drc.data.images import read_image, to_unit
-from drc.data.kernels import gaussian_kernel
 from drc.data.matlab import downscale
 from drc.training.kernel_loss import kernel_loss, kernel_target
 

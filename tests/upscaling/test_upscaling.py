@@ -73,7 +73,7 @@ def test_large_images_are_tiled_by_themselves(lr, monkeypatch):
     monkeypatch.setattr(enlarge, "AUTO_TILE", 64)
     told, counted = [], []
     with torch_upscaler(ConvShuffle(), "conv", "cpu") as upscaler:
-        automatic = Enlarger(upscaler, tell=told.append, on_pass=lambda *done: counted.append(done))
+        automatic = Enlarger(upscaler, log=told.append, on_pass=lambda *done: counted.append(done))
         made = automatic(photo(lr), "cat.png")
         whole = Enlarger(upscaler, tile=0)(photo(lr))
         assert automatic.inference(50, 50).tile == 0
@@ -100,7 +100,7 @@ class Greedy(nn.Module):
 def test_tiles_shrink_to_what_memory_holds(lr):
     network, told = Greedy(64 * 64), []
     with torch_upscaler(network, "greedy", "cpu") as upscaler:
-        enlarger = Enlarger(upscaler, tell=told.append)
+        enlarger = Enlarger(upscaler, log=told.append)
         made = enlarger(photo(lr), "cat.png")
         tries = len(network.seen)
         enlarger(photo(lr), "cat.png")  # and are remembered

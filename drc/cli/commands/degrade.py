@@ -71,7 +71,7 @@ def _make(
     seed: int,
     display: Display,
 ) -> dict[str, Any]:
-    """Build the set and tell what it is. Raises UsageError, DataError and RunError."""
+    """Build the set and describe it. Raises UsageError, DataError and RunError."""
     from drc.data.blind_set import build_blind_set
     from drc.data.degrade import Degradation
 

@@ -77,31 +77,33 @@ def command(
     from drc.data.photo_files import check_quality
     from drc.data.video import VIDEO_SUFFIXES
     from drc.upscaling.enlarge import Enlarger
-    from drc.upscaling.jobs import Naming, plan_jobs
     from drc.upscaling.opening import open_upscaler
-    from drc.upscaling.run import Outcome, enlarge_images
-    from drc.upscaling.video import Film, enlarge_video
+    from drc.upscaling.outputs import Naming, plan_film, plan_outputs
+    from drc.upscaling.run import Outcome, UpscaleRun, enlarge_images
+    from drc.upscaling.video import enlarge_video
 
     check_quality(quality)
-    naming = Naming(image_format, suffix)
-    film = source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
-    video = Film.plan(source, out, naming, resume, overwrite) if film else None
-    jobs = [] if video else plan_jobs(source, out, naming, resume, overwrite)
-    outcome, display = Outcome(len(jobs)), Display(quiet)
-    told: dict[str, Any] = {
-        "tell": display.log, "warn": lambda text: _warn(display, text), "progress": display,
-    }  # fmt: skip
+    wanted = (source, out, Naming(image_format, suffix), resume, overwrite)
+    is_video = source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
+    film = plan_film(*wanted) if is_video else None
+    outputs = [] if film else plan_outputs(*wanted)
+    outcome, display = Outcome(len(outputs)), Display(quiet)
+
+    def warn(text: str) -> None:
+        _warn(display, text)
+
     try:
         with open_upscaler(
             model, weights, scale, run, device=device or "auto", amp=amp, progress=display
         ) as upscaler:
             enlarger = Enlarger(upscaler, chosen, overlap, self_ensemble, display.log)
-            if video is not None:
-                enlarge_video(video, enlarger, outcome, quality, **told)
+            work = UpscaleRun(enlarger, outcome, display.log, warn, display, quality, resume)
+            if film is not None:
+                enlarge_video(work, film)
             else:
-                if len(jobs) == 1:
+                if len(outputs) == 1:
                     enlarger.on_pass = lambda done, total: display("passes", done, total, {})
-                enlarge_images(jobs, enlarger, outcome, quality=quality, goes_on=resume, **told)
+                enlarge_images(work, outputs)
     except KeyboardInterrupt:
         raise Interrupted(_how_to_go_on(outcome)) from None
     finally:

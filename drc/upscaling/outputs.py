@@ -13,9 +13,11 @@ from drc.data.images import SUFFIXES
 from drc.data.photo_files import FORMATS, OFFERED, format_of
 from drc.data.video import VIDEO_SUFFIXES
 
+_VIDEOS = ", ".join(sorted(VIDEO_SUFFIXES))
+
 
 @dataclass(frozen=True)
-class Job:
+class Output:
     """An image file, and the file that it becomes."""
 
     source: Path
@@ -51,51 +53,83 @@ class Naming:
         return f"{source.stem}{self.suffix}{ending}"
 
 
-def plan_jobs(source: Path, out: str, naming: Naming, goes_on: bool, overwrite: bool) -> list[Job]:
-    """List what is to be done, by name, without opening an image.
+@dataclass(frozen=True)
+class Film:
+    """A video, and what it becomes: a video, or a folder of frames, called by `naming`."""
+
+    source: Path
+    target: Path
+    naming: Naming
+    as_frames: bool
+
+    def frame_path(self, number: int) -> Path:
+        return self.target / self.naming.of(Path(f"frame_{number:06d}.png"))
+
+
+def plan_outputs(
+    source: Path, out: str, naming: Naming, resume: bool, overwrite: bool
+) -> list[Output]:
+    """List what is to be made, by name, without opening an image.
 
     Args:
         source: an image file, or a folder: its images and those in folders inside it.
         out: for a file, a file, or a folder if it is one or ends in a slash; for a folder, a
             folder, which gets the same folders inside.
         naming: of the outputs.
-        goes_on: outputs that are there already are left as they are.
+        resume: outputs that are there already are left as they are.
         overwrite: they are replaced.
 
     Raises:
         UsageError: outputs are there already, would replace inputs, or each other.
         DataError: there is no such file or folder, or no image in it.
     """
-    if goes_on and overwrite:
-        raise UsageError("--resume leaves existing outputs and --overwrite replaces them; pass one")
+    _refuse_both(resume, overwrite)
+    may_exist = resume or overwrite
     if source.is_dir():
-        jobs = _of_folder(source, out, naming, goes_on or overwrite)
+        outputs = _of_folder(source, out, naming, may_exist)
     elif source.is_file():
-        jobs = [Job(source, _of_file(source, out, naming))]
+        outputs = [Output(source, _of_file(source, out, naming))]
     else:
         raise DataError(f"{source}: no such file or folder")
-    _refuse_clashes(jobs)
-    if not goes_on and not overwrite:
-        for job in jobs:
-            refuse_existing(job.target)
-    return jobs
+    _refuse_clashes(outputs)
+    for output in () if may_exist else outputs:
+        _refuse_existing(output.target)
+    return outputs
 
 
-def refuse_existing(target: Path) -> None:
-    """Raise UsageError where a file is there already."""
-    if target.exists():
-        raise UsageError(f"{target} is there already; pass --overwrite to replace it")
+def plan_film(source: Path, out: str, naming: Naming, resume: bool, overwrite: bool) -> Film:
+    """Decide by `out` what a video becomes. Arguments as for `plan_outputs`; `naming` is of frames.
+
+    Raises:
+        UsageError: it is neither a folder nor a video's name, or is there already.
+    """
+    _refuse_both(resume, overwrite)
+    target = Path(out)
+    if _is_folder(out) or not target.suffix:
+        if not (resume or overwrite):
+            _refuse_used_folder(target)
+        return Film(source, target, naming, as_frames=True)
+    if target.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UsageError(f"{out}: a video becomes {_VIDEOS}, or a folder of frames")
+    if resume or naming != Naming():
+        raise UsageError(
+            "--resume, --format and --suffix are for images; to be able to go on, name a folder "
+            "for the frames"
+        )
+    _refuse_clashes([Output(source, target)])
+    if not overwrite:
+        _refuse_existing(target)
+    return Film(source, target, naming, as_frames=False)
 
 
 def _of_file(source: Path, out: str, naming: Naming) -> Path:
     target = Path(out)
-    if is_folder(out):
+    if _is_folder(out):
         if target.is_file():
             raise UsageError(f"{target} is a file; name another folder")
         return target / naming.of(source)
     if target.suffix.lower() in VIDEO_SUFFIXES:
-        endings = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise UsageError(f"{out}: {source} is no video by its name; videos are {endings}")
+        raise UsageError(f"{out}: {source} is no video by its name; videos are {_VIDEOS}")
     if naming.suffix:
         raise UsageError("--suffix is for outputs whose names follow from those of the inputs")
     if format_of(target) is None:
@@ -109,31 +143,30 @@ def _of_file(source: Path, out: str, naming: Naming) -> Path:
     return target
 
 
-def is_folder(out: str) -> bool:
+def _is_folder(out: str) -> bool:
     """Whether an output is meant as a folder."""
     return out.endswith(("/", os.sep)) or Path(out).is_dir()
 
 
-def _of_folder(source: Path, text: str, naming: Naming, into_existing: bool) -> list[Job]:
+def _of_folder(source: Path, text: str, naming: Naming, may_exist: bool) -> list[Output]:
     out = Path(text)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; for a folder of images name a folder")
-    if not is_folder(text) and (format_of(out) or out.suffix.lower() in VIDEO_SUFFIXES):
+    if not _is_folder(text) and (format_of(out) or out.suffix.lower() in VIDEO_SUFFIXES):
         raise UsageError(f"{out} is the name of a file; for a folder of images name a folder")
     if out.resolve() == source.resolve():
         raise UsageError(f"{out} is the folder of the inputs; name another for the outputs")
     try:
-        if not into_existing and out.is_dir() and any(out.iterdir()):
-            raise UsageError(
-                f"{out} is not empty; pass --resume to leave what is done and make the rest, "
-                "--overwrite to make all of it again, or another folder"
-            )
+        if not may_exist:
+            _refuse_used_folder(out)
         images = sorted(_images(source, out.resolve()))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot list the folder ({error.strerror})") from error
     if not images:
         raise DataError(f"{source}: no images found ({', '.join(sorted(SUFFIXES))})")
-    return [Job(path, out / path.parent.relative_to(source) / naming.of(path)) for path in images]
+    return [
+        Output(path, out / path.relative_to(source).parent / naming.of(path)) for path in images
+    ]
 
 
 def _images(folder: Path, out: Path) -> Iterator[Path]:
@@ -148,20 +181,35 @@ def _images(folder: Path, out: Path) -> Iterator[Path]:
             yield path
 
 
-def _refuse_clashes(jobs: list[Job]) -> None:
+def _refuse_both(resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise UsageError("--resume leaves existing outputs and --overwrite replaces them; pass one")
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise UsageError(f"{target} is there already; pass --overwrite to replace it")
+
+
+def _refuse_used_folder(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} is not empty; pass --resume to leave what is done and make the rest, "
+            "--overwrite to make all of it again, or another folder"
+        )
+
+
+def _refuse_clashes(outputs: list[Output]) -> None:
     sources: dict[Path, list[Path]] = defaultdict(list)
-    inputs = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        sources[job.target].append(job.source)
-        if job.target.exists() and job.target.resolve() in inputs:
-            whose = "its own input" if job.target.resolve() == job.source.resolve() else "an input"
-            raise UsageError(f"{job.target} would replace {whose}; name another file or folder")
+    inputs = {output.source.resolve() for output in outputs}
+    for source, target in ((output.source, output.target) for output in outputs):
+        sources[target].append(source)
+        if target.exists() and target.resolve() in inputs:
+            whose = "its own input" if target.resolve() == source.resolve() else "an input"
+            raise UsageError(f"{target} would replace {whose}; name another file or folder")
     for target, several in sources.items():
         if len(several) > 1:
             names = " and ".join(str(path) for path in several[:2])
             raise UsageError(
                 f"{names} would both become {target}; leave --format out, or rename one"
             )
-
-
-__all__ = ["Job", "Naming", "is_folder", "plan_jobs", "refuse_existing"]
