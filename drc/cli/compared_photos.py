@@ -16,8 +16,7 @@ from drc.core.errors import DataError, DrcError, ModelError, RunError
 from drc.data.folders import ImagePair
 from drc.evaluation.inference import Inference
 from drc.networks.traits import get_traits
-from drc.report.compare import Comparison
-from drc.report.dense import dense_labels
+from drc.report.compare import Comparison, dense_labels
 from drc.report.gallery import Photo, choose, most_photos, photograph
 from drc.report.run_files import RunFiles
 from drc.report.schema import ImageQuality

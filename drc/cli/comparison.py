@@ -43,7 +43,7 @@ def compare_runs(
 
     Raises:
         RunError: a folder holds no run or no report, or a file cannot be written.
-        UsageError: matplotlib is missing for the plot.
+        UsageError: resvg is missing for the plot.
     """
     if not is_main_process():
         return
@@ -57,7 +57,7 @@ def compare_runs(
         if html:
             _write_page(found, runs, output or PAGE, photos, device or "auto", display)
         if png:
-            from drc.report.plots import save_plots
+            from drc.report.html.png import save_plots
 
             for plot in save_plots(found.runs, PLOTS):
                 display.log(f"plot: {plot}")
@@ -83,7 +83,7 @@ def _write_page(
     from drc.core.files import write_text
     from drc.core.runtime import resolve_device
     from drc.report.gallery import DEFAULT_PHOTOS
-    from drc.report.html.comparison import comparison_page
+    from drc.report.html.page import comparison_page
 
     resolve_device(device)  # a wrong one is an error, other than images that are gone
     count = DEFAULT_PHOTOS if photos is None else photos

@@ -13,22 +13,22 @@ from drc.core.errors import DrcError
 from drc.core.files import write_text
 from drc.report.gallery import DEFAULT_PHOTOS, Photo, choose, photograph
 from drc.report.html.page import page
-from drc.report.markdown import to_markdown
-from drc.report.plots import require_matplotlib, save_plots
+from drc.report.html.png import require_resvg, save_plots
 from drc.report.run_files import read_report, read_run
 from drc.report.schema import Report
+from drc.report.text import to_markdown
 
 
 def report_on(session: Session, params: Mapping[str, Any]) -> Report:
     """Measure a run, or read what was measured, and write the page and the plots asked for.
 
     Raises:
-        UsageError: matplotlib is missing for plots.
+        UsageError: resvg is missing for plots.
         RunError: nothing is pruned or measured yet, or a file cannot be written.
         DrcError: as the networks, images and files raise it.
     """
     if params["png"]:
-        require_matplotlib()
+        require_resvg()
     measured = bool(params["measure"])
     report = run_report(session) if measured else on_first(lambda: read_report(session.run))
     if not (params["html"] or params["png"]):

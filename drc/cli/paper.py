@@ -30,8 +30,7 @@ def print_paper_report(
     files = dict(_named_file(entry) for entry in weights)
     from drc.cli.display import Display
     from drc.evaluation.inference import Inference
-    from drc.report.paper import measure, published, to_json
-    from drc.report.paper_table import print_paper
+    from drc.report.paper import measure, print_paper, published, to_json
 
     inference = Inference(bool(params.get("self_ensemble")), params.get("tile") or 0)
     data, device = params.get("test_data"), params.get("device") or "auto"

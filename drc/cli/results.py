@@ -21,13 +21,13 @@ def print_report(report: Report, as_json: bool, markdown: bool = False) -> None:
         print(report.to_json())
         return
     if markdown:
-        from drc.report.markdown import to_markdown
+        from drc.report.text import to_markdown
 
         print(to_markdown(report), end="")
         return
-    from drc.report.table import print_table
+    from drc.report.text import print_report as print_report_text
 
-    print_table(report, sys.stdout)
+    print_report_text(report, sys.stdout)
 
 
 def print_step(session: Session, step: str, result: dict[str, Any], as_json: bool) -> None:

@@ -20,8 +20,8 @@ from drc.data.crops import crop_loader
 from drc.data.inventory import check_inventory, named, write_inventory
 from drc.pipeline import Front, check_goal, cut_by_plan, plan_front
 from drc.report.collect import Networks, collect
-from drc.report.markdown import to_markdown
 from drc.report.schema import Report
+from drc.report.text import to_markdown
 from drc.rounds import joined
 from drc.store.networks import save
 from drc.store.plan import Plan

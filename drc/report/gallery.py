@@ -22,9 +22,6 @@ from drc.report.schema import ImageQuality
 
 DEFAULT_PHOTOS = 3
 MOST_PHOTOS = 8
-GAIN = 5
-"""Errors are drawn this many times as large as they are."""
-
 # Pages stay below about 5 MB. Three images in nine forms, as a recovered network has them, are
 # shown by parts of 512 pixels with two close-ups; more of either by smaller parts, and fewer.
 _SIDE, _FORMS = 512, 9
@@ -34,7 +31,7 @@ _MANY_PICTURES, _MOST_PICTURES = 72, 120
 
 
 @dataclass(frozen=True)
-class Layer:
+class Form:
     """One form of an image.
 
     Attributes:
@@ -60,7 +57,7 @@ class Photo:
         scale: HR side over LR side.
         whole: height and width of the HR image.
         corner: top and left, in HR pixels, of the part that is shown.
-        layers: its forms, LR first and HR last.
+        forms: as which it is shown, LR first and HR last.
         close_ups: top and left within that part, where the networks compared differ most, the
             largest difference first.
         compared: names of the networks by whose difference parts were chosen, two at least.
@@ -70,14 +67,14 @@ class Photo:
     scale: int
     whole: tuple[int, int]
     corner: tuple[int, int]
-    layers: list[Layer]
+    forms: list[Form]
     close_ups: list[tuple[int, int]]
     compared: tuple[str, ...]
 
     @property
     def close_up_side(self) -> int:
         """Height and width of a close-up, HR pixels, a multiple of the scale."""
-        return close_up_side(self.scale, *self.layers[-1].pixels.shape[1:])
+        return close_up_side(self.scale, *self.forms[-1].pixels.shape[1:])
 
 
 def choose(
@@ -157,7 +154,7 @@ def _forms(networks: int) -> int:
 class _Runner:
     networks: Mapping[str, nn.Module]
     inference: Inference | Mapping[str, Inference]
-    place: torch.device
+    device: torch.device
 
     def __call__(self, pair: ImagePair) -> tuple[int, Tensor, Tensor, dict[str, Tensor]]:
         """Scale, LR, HR, and what bicubic enlargement and each network make of LR.
@@ -177,8 +174,8 @@ class _Runner:
         network, ways = self.networks[name], self.inference
         way, traits = ways if isinstance(ways, Inference) else ways[name], get_traits(network)
         white = traits.value_range
-        with borrowed(network, self.place):
-            sr = way.run(network, to_unit(lr)[None].to(self.place) * white, traits.scale)
+        with borrowed(network, self.device):
+            sr = way.run(network, to_unit(lr)[None].to(self.device) * white, traits.scale)
             return to_uint8(sr[0] / white).cpu()
 
 
@@ -197,16 +194,16 @@ def _photo(
         )
         return image[..., rows, columns].clone()  # a view would keep the whole image in memory
 
-    layers = [Layer("LR", _rgb(part(lr, scale)))]
+    forms = [Form("LR", _rgb(part(lr, scale)))]
     for name, image in images.items():
         error = (part(image).float() - part(hr).float()).abs().mean(0) / 255
         psnr = psnr_y(image, hr, scale)
         finite = psnr if math.isfinite(psnr) else None
-        layers.append(Layer(name, _rgb(part(image)), finite, error))
-    layers.append(Layer("HR", _rgb(part(hr))))
+        forms.append(Form(name, _rgb(part(image)), finite, error))
+    forms.append(Form("HR", _rgb(part(hr))))
     spots = _spots(part(apart), close_up_side(scale, height, width), scale, close_ups)
     whole = hr.shape[1], hr.shape[2]
-    return Photo(pair.name, scale, whole, (top, left), layers, spots, compared)
+    return Photo(pair.name, scale, whole, (top, left), forms, spots, compared)
 
 
 def _apart(images: Sequence[Tensor]) -> Tensor:
@@ -249,37 +246,3 @@ def _largest(apart: Tensor, height: int, width: int) -> tuple[int, int]:
 
 def _rgb(image: Tensor) -> Tensor:
     return image.expand(3, -1, -1).contiguous()
-
-
-_RAMP = ((0, 0, 0), (58, 15, 110), (175, 50, 100), (245, 140, 40), (255, 250, 200))
-"""Black over purple and orange to near white: brighter is larger, in any kind of colour vision."""
-
-
-def error_map(error: Tensor) -> Tensor:
-    """Draw errors, `(H, W)` in 0..1, as a picture `(3, H, W)` uint8; white from 1 / `GAIN` on."""
-    ramp = torch.tensor(_RAMP, dtype=torch.float32)
-    place = (error * GAIN).clamp(0, 1) * (len(_RAMP) - 1)
-    below = place.floor().clamp(max=len(_RAMP) - 2)
-    weight = (place - below)[..., None]
-    low = below.long()
-    colours = ramp[low] * (1 - weight) + ramp[low + 1] * weight
-    return colours.round().to(torch.uint8).permute(2, 0, 1).contiguous()
-
-
-def ramp_css() -> str:
-    """The colours of `error_map` as a CSS gradient."""
-    return f"linear-gradient(to right,{','.join(f'rgb{colour}' for colour in _RAMP)})"
-
-
-__all__ = [
-    "DEFAULT_PHOTOS",
-    "GAIN",
-    "MOST_PHOTOS",
-    "Layer",
-    "Photo",
-    "choose",
-    "error_map",
-    "most_photos",
-    "photograph",
-    "ramp_css",
-]

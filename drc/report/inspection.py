@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +19,14 @@ from drc.graph.groups import ChannelGraph, Frozen, Group
 from drc.graph.ids import PER_ROW
 from drc.graph.trace import trace
 from drc.networks.traits import plain_network
+from drc.report.table import MISSING, Table, console, giga, print_facts
 
 LR_SIZE = (96, 96)
 
 Kind = Literal["end", "single", "count", "frozen"]
+
+_NUMBER = re.compile(r"\d+")
+_Row = tuple[tuple[str, ...], tuple[str, ...]]  # texts, figures
 
 
 class _Part(BaseModel):
@@ -108,9 +116,9 @@ class Inspection(_Part):
         return self.model_dump_json(indent=2)
 
     def __str__(self) -> str:
-        from drc.report.inspection_table import to_text
-
-        return to_text(self)
+        file = io.StringIO()
+        print_inspection(self, file)
+        return file.getvalue().rstrip()
 
 
 def inspect(
@@ -215,3 +223,103 @@ def _group(group: Group, index: int, params: _Cost, macs: _Cost | None) -> Group
         layers=len({part.tensor.rpartition(".")[0] for part in slices}),
         slices=slices,
     )
+
+
+def print_inspection(inspection: Inspection, file: IO[str]) -> None:
+    """Write the groups, what stays, the notes and a summary to `file`."""
+    out = console(file)
+    for table in (_groups_table(inspection), _frozen_table(inspection)):
+        if table.rows:
+            out.print(table.rich())
+    print_facts(out, _facts(inspection))
+
+
+def _facts(inspection: Inspection) -> list[tuple[str, str]]:
+    """The lines under the tables: what never was a group, notes, summary."""
+    lines = []
+    ends = Counter(f.name for f in inspection.frozen if f.kind == "end")
+    if ends:
+        lines.append(("images in and out", ", ".join(ends)))
+    singles = sum(f.kind == "single" for f in inspection.frozen)
+    if singles:
+        lines.append(("dimensions of size one", f"{singles}, which no layer can lose"))
+    counts = sum(f.kind == "count" for f in inspection.frozen)
+    if counts:
+        lines.append(("dimensions that count heads or parts", f"{counts}, whose number stays"))
+    lines += [("note", note) for note in inspection.notes]
+    return [*lines, ("removable", _summary(inspection))]
+
+
+def _summary(inspection: Inspection) -> str:
+    """One line: how much of the network can be removed."""
+    groups = len(inspection.groups)
+    found = groups + sum(f.kind == "frozen" for f in inspection.frozen)
+    text = (
+        f"{groups} of {found} channel groups, with "
+        f"{_share(inspection.params_removable, inspection.params)} of the "
+        f"{inspection.params:,} parameters"
+    )
+    if inspection.macs is not None and inspection.macs_removable is not None:
+        height, width = inspection.lr_size
+        text += (
+            f" and {_share(inspection.macs_removable, inspection.macs)} of the "
+            f"{giga(inspection.macs)} MACs (LR {height}x{width})"
+        )
+    return text
+
+
+def _groups_table(inspection: Inspection) -> Table:
+    figures = ("channels", "blocks", "layers", "parameters", "share", "per channel", "MACs")
+    rows = [((group.name,), _figures(group, inspection.params)) for group in inspection.groups]
+    return Table(
+        ("group", "groups", *figures),
+        [(*texts, str(count), *cells) for texts, cells, count in _merged(rows)],
+        f"{inspection.model}: removable channels",
+    )
+
+
+def _figures(group: GroupFacts, params: int) -> tuple[str, ...]:
+    return (
+        str(group.channels),
+        str(group.blocks),
+        str(group.layers),
+        f"{group.params:,}",
+        _share(group.params, params),
+        f"{group.params_per_channel:,}",
+        MISSING if group.macs is None else giga(group.macs),
+    )
+
+
+def _frozen_table(inspection: Inspection) -> Table:
+    frozen = [part for part in inspection.frozen if part.kind == "frozen"]
+    rows = [((part.name, part.reason), (str(part.channels),)) for part in frozen]
+    return Table(
+        ("layer", "groups", "channels", "because"),
+        [(name, str(count), *cells, reason) for (name, reason), cells, count in _merged(rows)],
+        "Channels that stay",
+        align="lrrl",
+    )
+
+
+def _merged(rows: Sequence[_Row]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], int]]:
+    """Rows of equal figures whose texts differ in numbers alone as one, `*` for those numbers.
+
+    Yields texts, figures, and how many rows they stand for, in the order of the first of each.
+    """
+    alike: dict[_Row, list[tuple[str, ...]]] = {}
+    for texts, figures in rows:
+        shape = tuple(_NUMBER.sub("*", text) for text in texts)
+        alike.setdefault((shape, figures), []).append(texts)
+    for (_, figures), found in alike.items():
+        yield tuple(map(_pattern, zip(*found, strict=True))), figures, len(found)
+
+
+def _pattern(texts: tuple[str, ...]) -> str:
+    """The text they have in common; they differ in numbers only."""
+    numbers = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    common = iter(n[0] if len(set(n)) == 1 else "*" for n in numbers)
+    return _NUMBER.sub(lambda _: next(common), texts[0])
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else MISSING

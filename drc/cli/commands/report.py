@@ -29,7 +29,7 @@ _Photos = Annotated[
         min=0, max=8, help="With --html: test images on the page, 0 for none [default: 3]."
     ),
 ]
-_Png = Annotated[bool, typer.Option("--png", help="Write plots as pictures too (matplotlib).")]
+_Png = Annotated[bool, typer.Option("--png", help="Write the charts as PNG files too.")]
 _Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of text.")]
 _Measure = Annotated[
     bool,
