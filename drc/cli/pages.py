@@ -50,8 +50,7 @@ def _with_pages(
         count = DEFAULT_PHOTOS if params["photos"] is None else params["photos"]
         photos, problem = _photos(session, report, count)
         again = recipe(session.settings)
-        text = page(read_run(run, report), photos, again, photo_problem=problem)
-        write_text(path, text)
+        write_text(path, page(read_run(run, report), photos, again, photo_problem=problem))
         session.display.log(f"page: {path}")
     if measured:  # what was read stays as it was
         write_text(run.report_path, report.to_json() + "\n")
@@ -65,19 +64,14 @@ def _photos(session: Session, report: Report, count: int) -> tuple[list[Photo], 
         return [], ""
     if session.test_data is None:
         return [], "no photos: there are no test images (--test-data none)"
-    run, networks = session.run, {"dense": session.network}
     try:
-        networks["pruned"] = session.saved(run.pruned_path)
+        networks = {"dense": session.network, "pruned": session.saved(session.run.pruned_path)}
         if report.recovered:
-            networks["recovered"] = session.saved(run.finetuned_path)
+            networks["recovered"] = session.saved(session.run.finetuned_path)
         pairs = choose(session.test_pairs, report.data.images, count)
-        shown = photograph(
-            networks,
-            pairs,
-            inference=session.inference,
-            device=session.settings.device,
-            progress=session.display,
-        )
+        way, device = session.inference, session.settings.device
+        return photograph(
+            networks, pairs, inference=way, device=device, progress=session.display
+        ), ""
     except DrcError as error:  # the figures are worth a page without photos
         return [], f"no photos: {error}"
-    return shown, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from drc.data.images import to_uint8, to_unit
 from drc.data.matlab import upscale
 from drc.evaluation.image import psnr_y
 from drc.evaluation.inference import Inference, borrowed
-from drc.networks.traits import get_traits
+from drc.networks.traits import Traits, get_traits
 from drc.report.schema import ImageQuality
 
 DEFAULT_PHOTOS = 3
@@ -109,7 +109,7 @@ def photograph(
 ) -> list[Photo]:
     """Send images through the networks, whole, and keep the parts to show.
 
-    The networks are taken from the mapping one after the other for each image, and none is held.
+    The networks are taken from the mapping once, one after the other, and none is held.
 
     Args:
         networks: name -> network, two at least, of one scale and as many channels; none is changed,
@@ -120,24 +120,26 @@ def photograph(
         inference: how images go through, as for measuring, all networks or each; None for whole
             and once.
         device: where to run.
-        progress: called after each image.
+        progress: called after each image of each network.
 
     Raises:
         DataError: an image cannot be used.
         UsageError: the device does not exist.
     """
-    names = list(networks)
-    run = _Runner(networks, inference or Inference(), resolve_device(device))
+    names, where = list(networks), resolve_device(device)
+    steps = iter(range(1, len(names) * len(pairs) + 1))
+    shots: list[_Shot] = []
+    for name in names:
+        way = inference.get(name) if isinstance(inference, Mapping) else inference
+        for _ in _enlarge(name, networks[name], pairs, shots, way or Inference(), where):
+            if progress is not None:
+                progress("photos", next(steps), len(names) * len(pairs), {})
     count, forms = max(1, len(pairs)), _forms(len(names))
     few = min(1.0, DEFAULT_PHOTOS / count) * min(1.0, _FORMS / forms)
+    side = int(_SIDE * math.sqrt(few))
     close_ups = _CLOSE_UPS if count * forms <= _MANY_PICTURES else 1
-    photos = []
-    for done, pair in enumerate(pairs, 1):
-        shown = tuple(compared) or (names[0], names[-1])
-        photos.append(_photo(run, pair, shown, int(_SIDE * math.sqrt(few)), close_ups))
-        if progress is not None:
-            progress("photos", done, len(pairs), {})
-    return photos
+    shown = tuple(compared) or (names[0], names[-1])
+    return [_photo(shot, shown, side, close_ups) for shot in shots]
 
 
 def most_photos(networks: int) -> int:
@@ -151,38 +153,46 @@ def _forms(networks: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Runner:
-    networks: Mapping[str, nn.Module]
-    inference: Inference | Mapping[str, Inference]
-    device: torch.device
+class _Shot:
+    """An image, 8 bits, `(C, H, W)`, and by name what enlarged it."""
 
-    def __call__(self, pair: ImagePair) -> tuple[int, Tensor, Tensor, dict[str, Tensor]]:
-        """Scale, LR, HR, and what bicubic enlargement and each network make of LR.
-
-        Images are `(C, H, W)`, 8 bits.
-        """
-        traits = get_traits(self.networks[next(iter(self.networks))])
-        lr, hr = load_pair(pair, traits.scale)
-        if traits.channels == 1:
-            lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
-        images = {"bicubic": to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])}
-        for name in self.networks:
-            images[name] = self._enlarged(name, lr)
-        return traits.scale, lr, hr, images
-
-    def _enlarged(self, name: str, lr: Tensor) -> Tensor:
-        network, ways = self.networks[name], self.inference
-        way, traits = ways if isinstance(ways, Inference) else ways[name], get_traits(network)
-        white = traits.value_range
-        with borrowed(network, self.device):
-            sr = way.run(network, to_unit(lr)[None].to(self.device) * white, traits.scale)
-            return to_uint8(sr[0] / white).cpu()
+    name: str
+    scale: int
+    lr: Tensor
+    hr: Tensor
+    images: dict[str, Tensor]
 
 
-def _photo(
-    run: _Runner, pair: ImagePair, compared: tuple[str, ...], side: int, close_ups: int
-) -> Photo:
-    scale, lr, hr, images = run(pair)
+def _load(pair: ImagePair, traits: Traits) -> _Shot:
+    lr, hr = load_pair(pair, traits.scale)
+    if traits.channels == 1:
+        lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
+    bicubic = to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])
+    return _Shot(pair.name, traits.scale, lr, hr, {"bicubic": bicubic})
+
+
+def _enlarge(
+    name: str,
+    network: nn.Module,
+    pairs: Sequence[ImagePair],
+    shots: list[_Shot],
+    way: Inference,
+    device: torch.device,
+) -> Iterator[None]:
+    """Add to `shots` what a network makes of each; the first network loads them."""
+    traits = get_traits(network)
+    if not shots:
+        shots += [_load(pair, traits) for pair in pairs]
+    white = traits.value_range
+    with borrowed(network, device):
+        for shot in shots:
+            sr = way.run(network, to_unit(shot.lr)[None].to(device) * white, shot.scale)
+            shot.images[name] = to_uint8(sr[0] / white).cpu()
+            yield
+
+
+def _photo(shot: _Shot, compared: tuple[str, ...], side: int, close_ups: int) -> Photo:
+    scale, lr, hr, images = shot.scale, shot.lr, shot.hr, shot.images
     apart = _apart([images[name] for name in compared])
     height, width = (min(side, length) // scale * scale for length in hr.shape[1:])
     top, left = (start // scale * scale for start in _largest(apart, height, width))
@@ -203,7 +213,7 @@ def _photo(
     forms.append(Form("HR", _rgb(part(hr))))
     spots = _spots(part(apart), close_up_side(scale, height, width), scale, close_ups)
     whole = hr.shape[1], hr.shape[2]
-    return Photo(pair.name, scale, whole, (top, left), forms, spots, compared)
+    return Photo(shot.name, scale, whole, (top, left), forms, spots, compared)
 
 
 def _apart(images: Sequence[Tensor]) -> Tensor:

@@ -102,7 +102,7 @@ def command(
         _refuse(params, _OF_MEASURING, "is for measuring; leave it out to compare runs")
         if not html:
             _refuse(params, ("device",), "is for the photos of the page; pass --html as well")
-        compare_runs(folders, html, png, photos, device, output, quiet, markdown, as_json)
+        compare_runs(folders, params)
         return
     _report({**params, "run": folders[0] if folders else None}, markdown, as_json)
 
@@ -124,5 +124,5 @@ def _report(params: dict[str, Any], markdown: bool, as_json: bool) -> None:
 def _refuse(params: dict[str, Any], names: tuple[str, ...], why: str) -> None:
     for name in names:
         if params.get(name):
-            told = "RUN" if name == "runs" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"{told} {why}")
+            option = "RUN" if name == "runs" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {why}")
