@@ -64,7 +64,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What no measurement can tell: how the networks came about.
+    """What no measurement shows: how the networks came about.
 
     Attributes:
         command: what made the report, such as `drc report`.

@@ -52,7 +52,7 @@ def compare(runs: Sequence[RunFiles], folders: Sequence[str]) -> Comparison:
 def dense_labels(runs: Sequence[RunFiles]) -> list[str]:
     """What to call the dense network of each run; one that several share has one name.
 
-    Networks that differ in their weights alone are told apart by the run that comes first.
+    Networks that differ in their weights alone are named apart by the run that comes first.
     """
     first: dict[Hashable, RunFiles] = {}
     for run in runs:

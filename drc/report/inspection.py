@@ -163,7 +163,7 @@ def describe(
 
 
 def frozen_kind(frozen: Frozen) -> Kind:
-    """Tell what never was a group from what might have been one."""
+    """What never was a group, and what might have been one."""
     if frozen.reason.startswith(PER_ROW):
         return "count"
     if frozen.reason.startswith(("network input", "network output")):
@@ -234,20 +234,18 @@ def print_inspection(inspection: Inspection, file: IO[str]) -> None:
     print_facts(out, _facts(inspection))
 
 
-def _facts(inspection: Inspection) -> list[tuple[str, str]]:
+def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
     """The lines under the tables: what never was a group, notes, summary."""
-    lines = []
-    ends = Counter(f.name for f in inspection.frozen if f.kind == "end")
-    if ends:
-        lines.append(("images in and out", ", ".join(ends)))
-    singles = sum(f.kind == "single" for f in inspection.frozen)
-    if singles:
-        lines.append(("dimensions of size one", f"{singles}, which no layer can lose"))
-    counts = sum(f.kind == "count" for f in inspection.frozen)
-    if counts:
-        lines.append(("dimensions that count heads or parts", f"{counts}, whose number stays"))
-    lines += [("note", note) for note in inspection.notes]
-    return [*lines, ("removable", _summary(inspection))]
+    kinds = Counter(part.kind for part in inspection.frozen)
+    if kinds["end"]:
+        ends = dict.fromkeys(part.name for part in inspection.frozen if part.kind == "end")
+        yield "images in and out", ", ".join(ends)
+    if kinds["single"]:
+        yield "dimensions of size one", f"{kinds['single']}, which no layer can lose"
+    if kinds["count"]:
+        yield "dimensions that count heads or parts", f"{kinds['count']}, whose number stays"
+    yield from (("note", note) for note in inspection.notes)
+    yield "removable", _summary(inspection)
 
 
 def _summary(inspection: Inspection) -> str:
@@ -270,23 +268,17 @@ def _summary(inspection: Inspection) -> str:
 
 def _groups_table(inspection: Inspection) -> Table:
     figures = ("channels", "blocks", "layers", "parameters", "share", "per channel", "MACs")
-    rows = [((group.name,), _figures(group, inspection.params)) for group in inspection.groups]
+    rows: list[_Row] = []
+    for group in inspection.groups:
+        counts = str(group.channels), str(group.blocks), str(group.layers)
+        share = _share(group.params, inspection.params)
+        macs = MISSING if group.macs is None else giga(group.macs)
+        params = f"{group.params:,}", share, f"{group.params_per_channel:,}"
+        rows.append(((group.name,), (*counts, *params, macs)))
     return Table(
         ("group", "groups", *figures),
         [(*texts, str(count), *cells) for texts, cells, count in _merged(rows)],
         f"{inspection.model}: removable channels",
-    )
-
-
-def _figures(group: GroupFacts, params: int) -> tuple[str, ...]:
-    return (
-        str(group.channels),
-        str(group.blocks),
-        str(group.layers),
-        f"{group.params:,}",
-        _share(group.params, params),
-        f"{group.params_per_channel:,}",
-        MISSING if group.macs is None else giga(group.macs),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,7 @@ from torch import nn
 from drc.core.errors import DataError, DrcError, UsageError
 from drc.core.runtime import Progress
 from drc.data.folders import ImagePair, find_pairs
-from drc.evaluation.benchmark import evaluate
+from drc.evaluation.benchmark import Evaluation, evaluate
 from drc.evaluation.complexity import complexity
 from drc.evaluation.inference import Inference
 from drc.networks.registry import get_preset
@@ -111,12 +112,12 @@ def measure(
         raise UsageError(f"the table has no {unknown[0]}; it has {', '.join(sorted(known))}")
     if data is not None and not Path(data).is_dir():
         raise DataError(f"{data}: no such folder")
-    way = inference or Inference()
+    ways = (inference or Inference()).arguments()
+    score = partial(evaluate, device=device, progress=progress, **ways)
     for entry in entries:
-        if only is not None and entry.model not in only:
-            continue
-        file = given.get(_key(entry), given.get(entry.model))
-        yield entry, _measure(entry, data, file, device, way, progress)
+        if only is None or entry.model in only:
+            file = given.get(_key(entry), given.get(entry.model)) or "default"
+            yield entry, _measure(entry, data, file, score, progress)
 
 
 def _key(entry: Published) -> str:
@@ -126,46 +127,31 @@ def _key(entry: Published) -> str:
 def _measure(
     entry: Published,
     data: Path | str | None,
-    file: str | None,
-    device: str,
-    inference: Inference,
+    file: str,
+    score: Callable[[nn.Module, list[ImagePair]], Evaluation],
     progress: Progress | None,
 ) -> Measured:
-    model = create_model(entry.model, entry.scale)
-    cost = complexity(model)
+    cost = complexity(create_model(entry.model, entry.scale))
     found = Measured(cost.params, cost.macs, cost.counter)
     if data is None:
         return replace(found, problem="no test data were given (--data)")
     sets = _test_sets(Path(data), entry)
     if not sets:
         return replace(found, problem=f"{data} holds no {entry.data} for x{entry.scale}")
+    quality, problem = {}, ""
     try:
-        path = locate(get_preset(entry.model), entry.scale, file or "default", progress)
+        path = locate(get_preset(entry.model), entry.scale, file, progress)
         model = create_model(entry.model, entry.scale, weights=path)
     except DrcError as error:
         return replace(found, problem=str(error))
-    return _with_quality(found, model, str(path), sets, device, inference, progress)
-
-
-def _with_quality(
-    found: Measured,
-    model: nn.Module,
-    path: str,
-    sets: Mapping[str, Sequence[ImagePair]],
-    device: str,
-    inference: Inference,
-    progress: Progress | None,
-) -> Measured:
-    quality, problem = {}, ""
     for name, pairs in sets.items():
         try:
-            result = evaluate(
-                model, list(pairs), device=device, progress=progress, **inference.arguments()
-            )
-            quality[name] = (result.psnr, result.ssim)
+            result = score(model, pairs)
         except DrcError as error:
             problem = str(error)
-    return replace(found, weights=path, quality=quality, problem=problem)
+        else:
+            quality[name] = (result.psnr, result.ssim)
+    return replace(found, weights=str(path), quality=quality, problem=problem)
 
 
 def _test_sets(root: Path, entry: Published) -> dict[str, list[ImagePair]]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import ImageFont
 
 from drc.core.errors import UsageError
-from drc.core.files import atomic_write
+from drc.core.files import write_bytes
 from drc.report.html.charts import Figure, lines_figure, plan_figure, scatter_figure
 from drc.report.html.page import template_text
 from drc.report.html.points import plan_curve, quality_charts, training_charts
@@ -58,8 +58,7 @@ def save_plots(runs: Sequence[RunFiles], folder: Path) -> list[Path]:
                 font_files=[str(font)],
                 sans_serif_family="Aileron",
             )
-            with atomic_write(folder / name) as file:
-                file.write_bytes(drawn)
+            write_bytes(folder / name, drawn)
             written.append(folder / name)
     return written
 
