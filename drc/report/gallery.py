@@ -72,9 +72,30 @@ class Photo:
     compared: tuple[str, ...]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the part that is shown, HR pixels."""
+        height, width = self.forms[-1].pixels.shape[1:]
+        return height, width
+
+    @property
+    def about(self) -> str:
+        """The size of the image, and which part is shown."""
+        about = f"{self.whole[1]} x {self.whole[0]} pixels"
+        if self.size == self.whole:
+            return about
+        (height, width), (row, column) = self.size, self.corner
+        return f"{width} x {height} of {about}, from column {column}, row {row}"
+
+    @property
+    def slider(self) -> tuple[int, int]:
+        """Indices among the forms of the two that a slider starts with."""
+        names = [form.name for form in self.forms]
+        return names.index(self.compared[0]), names.index(self.compared[-1])
+
+    @property
     def close_up_side(self) -> int:
         """Height and width of a close-up, HR pixels, a multiple of the scale."""
-        return close_up_side(self.scale, *self.forms[-1].pixels.shape[1:])
+        return close_up_side(self.scale, *self.size)
 
 
 def choose(

@@ -139,7 +139,7 @@ def _groups(report: Report) -> str:
     return f"{text}; the channels of {stay} layers cannot be cut" if stay else text
 
 
-def print_report(report: Report, file: IO[str]) -> None:
+def print_text(report: Report, file: IO[str]) -> None:
     """Write the table before/after, the time of every step, the facts and the files to `file`."""
     out = console(file)
     out.print(summary(report).rich())

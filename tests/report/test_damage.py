@@ -24,7 +24,7 @@ from drc.report.html.page import comparison_page, page
 from drc.report.html.png import save_plots
 from drc.report.html.svg import axis
 from drc.report.run_files import RunFiles, read_report, read_run
-from drc.report.text import print_report, to_markdown
+from drc.report.text import print_text, to_markdown
 from drc.store.run_folder import RunFolder
 
 DAMAGE = st.sampled_from(
@@ -111,7 +111,7 @@ def everything(run: RunFolder, other: RunFiles, plots: Path | None = None) -> No
         page(files), comparison_page(found), to_markdown(files.report), comparison_markdown(found),
         found.to_json(), files.report.to_json(),
     ]  # fmt: skip
-    print_report(files.report, io.StringIO())
+    print_text(files.report, io.StringIO())
     print_comparison(found, io.StringIO())
     for text in texts:
         text.encode()

@@ -17,7 +17,8 @@ from drc.report.schema import (
     Report,
     Side,
 )
-from drc.report.text import print_report, summary, title, to_markdown
+from drc.report.table import Table, console, difference, figure, giga, relative
+from drc.report.text import print_text, summary, title, to_markdown
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def report() -> Report:
 
 def _table(report: Report) -> str:
     stream = io.StringIO()
-    print_report(report, stream)
+    print_text(report, stream)
     return stream.getvalue()
 
 
@@ -153,3 +154,24 @@ def test_the_title_tells_what_the_budget_counts(report: Report) -> None:
     after = report.after.model_copy(update={"latency_ms": None})
     untimed = timed.model_copy(update={"after": after})
     assert title(untimed) == "drn_s x4: 34.3% of the MACs removed (30% asked)"
+
+
+def test_a_table_is_the_same_in_markdown_and_on_a_terminal() -> None:
+    table = Table(("name", "count", "why"), [("a|b", "1", "[/odd]")], "title", align="lrl")
+    assert table.markdown().splitlines() == [
+        "| name | count | why |",
+        "| --- | ---: | --- |",
+        "| a\\|b | 1 | [/odd] |",
+    ]
+    stream = io.StringIO()
+    console(stream).print(table.rich())
+    for part in ("title", "a|b", "[/odd]"):
+        assert part in stream.getvalue()
+
+
+def test_figures_and_changes_that_are_not_known_show_a_dash() -> None:
+    assert (figure(None, 2), relative(None, 1), relative(0, 1), difference(1, None, 2)) == (
+        "-",
+    ) * 4
+    assert (figure(1234.5, 1), relative(4, 3), giga(1_500_000)) == ("1,234.5", "-25.0%", "1.50 M")
+    assert difference(30.004, 30.006, 2) == "+0.01"  # of the figures as shown

@@ -46,45 +46,17 @@ class CloseUp:
 
 @dataclass(frozen=True)
 class PhotoView:
-    """One photo on the page.
+    """One photo on the page: what its slider compares, with the error maps, and close-ups."""
 
-    Attributes:
-        name: of the image.
-        about: its size, and which part is shown.
-        width, height: of the part shown, HR pixels.
-        shown: what the slider compares, with the error maps.
-        close_ups: enlarged squares.
-        left, right: indices among `shown` of the two that the slider starts with.
-    """
-
-    name: str
-    about: str
-    width: int
-    height: int
+    photo: Photo
     shown: list[Shown]
     close_ups: list[CloseUp]
-    left: int
-    right: int
 
 
 def view(photo: Photo) -> PhotoView:
     """Encode a photo."""
-    height, width = photo.forms[-1].pixels.shape[1:]
-    about = f"{photo.whole[1]} x {photo.whole[0]} pixels"
-    if (height, width) != photo.whole:
-        corner = f"from column {photo.corner[1]}, row {photo.corner[0]}"
-        about = f"{width} x {height} of {about}, {corner}"
-    names = [form.name for form in photo.forms]
-    return PhotoView(
-        name=photo.name,
-        about=about,
-        width=width,
-        height=height,
-        shown=_shown(photo, photo.name),
-        close_ups=[_close_up(photo, top, left) for top, left in photo.close_ups],
-        left=names.index(photo.compared[0]),
-        right=names.index(photo.compared[-1]),
-    )
+    close_ups = [_close_up(photo, top, left) for top, left in photo.close_ups]
+    return PhotoView(photo, _shown(photo, photo.name), close_ups)
 
 
 def _close_up(photo: Photo, top: int, left: int) -> CloseUp:
