@@ -28,8 +28,8 @@ from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.pipeline import Plans, calibrate, check_plan, cut_by_plan, search_plans
 from drc.report.collect import Networks, Provenance, TestData, collect
-from drc.report.markdown import to_markdown
 from drc.report.schema import Report
+from drc.report.text import to_markdown
 from drc.selection.criteria import base as criteria
 from drc.selection.widths import base as strategies
 from drc.settings.base import Settings

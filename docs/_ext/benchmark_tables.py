@@ -13,16 +13,18 @@ what it was asked for. Keys that no table needs may come and go.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import result_tables  # noqa: F401 - its functions register themselves
 from docutils import nodes
 from docutils.statemachine import StringList
+from result_tables import describe, tables_of
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
-from text_tables import Table, describe, tables_of
+
+from drc.report.table import Table
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -56,15 +58,10 @@ class Benchmark(SphinxDirective):
 
 def markdown(table: Table) -> str:
     """The table as Markdown, its title above it; numbers stand on the right."""
-    numeric = [_is_number(column) for column in zip(*table.rows, strict=True)]
-    ruler = ["---:" if right else "---" for right in numeric or [False] * len(table.head)]
-    lines = [table.head, ruler, *table.rows]
-    text = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    numeric = map(_is_number, zip(*table.rows, strict=True))
+    align = "".join("r" if right else "l" for right in numeric)
+    text = replace(table, align=align).markdown()
     return f"**{table.title}**\n\n{text}" if table.title else text
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|") or " "
 
 
 def _is_number(column: tuple[str, ...]) -> bool:

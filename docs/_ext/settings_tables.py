@@ -24,7 +24,8 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
-from text_tables import Table
+
+from drc.report.table import Table
 
 BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,8 +16,7 @@ from drc.core.errors import DataError, DrcError, ModelError, RunError
 from drc.data.folders import ImagePair
 from drc.evaluation.inference import Inference
 from drc.networks.traits import get_traits
-from drc.report.compare import Comparison
-from drc.report.dense import dense_labels
+from drc.report.compare import Comparison, dense_labels
 from drc.report.gallery import Photo, choose, most_photos, photograph
 from drc.report.run_files import RunFiles
 from drc.report.schema import ImageQuality
@@ -26,53 +25,30 @@ from drc.settings.runs import RunSettings
 from drc.store.run_folder import RunFolder
 
 _MOST_RUNS = 50
-_ROOM = 100_000_000  # parameters that are kept in memory, 0.4 GB; others are read for each image
 _TAKEN = ("LR", "bicubic", "HR")  # names of the other forms of an image
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A network: how to open it, and how images go through it."""
-
-    open: Callable[[], nn.Module]
-    inference: Inference
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What the page shows of a run: its result, under a name of its own, and what lies behind."""
-
-    run: RunFiles
-    name: str
-    result: _Source
-    dense_name: str
-    dense: _Source
-    images: list[ImagePair]
-
-
+@dataclass
 class _Networks(Mapping[str, nn.Module]):
-    """Networks that are opened when they are asked for, and kept while there is room."""
+    """Networks that are opened when they are asked for, with how images go through each."""
 
-    def __init__(self, sources: dict[str, _Source]) -> None:
-        self.sources = sources
-        self._kept: dict[str, nn.Module] = {}
-        self._room = _ROOM
+    openers: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    inference: dict[str, Inference] = field(default_factory=dict)
+    channels: set[int] = field(default_factory=set)
+
+    def add(self, name: str, opener: Callable[[], nn.Module], inference: Inference) -> None:
+        """Add one that can be opened. Raises DrcError."""
+        self.channels.add(get_traits(opener()).channels)
+        self.openers[name], self.inference[name] = opener, inference
 
     def __getitem__(self, name: str) -> nn.Module:
-        if name in self._kept:
-            return self._kept[name]
-        network = self.sources[name].open()
-        size = sum(p.numel() for p in network.parameters())
-        if size <= self._room:
-            self._room -= size
-            self._kept[name] = network
-        return network
+        return self.openers[name]()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.sources)
+        return iter(self.openers)
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.openers)
 
 
 def compared_photos(
@@ -87,7 +63,7 @@ def compared_photos(
         folders: of the runs, in the same order.
         count: of the images.
         device: where to run.
-        display: told of the progress.
+        display: shows the progress.
 
     Returns:
         The photos, none where there is nothing to show, and sentences that say what is missing.
@@ -100,77 +76,59 @@ def compared_photos(
         return [], ["no photos: the runs have different scales"]
     problems: list[str] = []
     try:
-        runs = list(_openable(found, folders, display, problems))
-        return _photos(runs, count, device, display, problems), problems
+        return _photos(found.runs, folders, count, device, display, problems), problems
     except DrcError as error:  # the figures are worth a page without photos
         return [], [*problems, f"no photos: {error}"]
 
 
-def _openable(
-    found: Comparison, folders: Sequence[RunFolder], display: Display, problems: list[str]
-) -> Iterator[_Shown]:
-    labels = dense_labels(found.runs)
-    taken = {"dense", *_TAKEN, *labels}
-    for run, folder, label in zip(found.runs, folders, labels, strict=True):
+def _photos(
+    runs: Sequence[RunFiles],
+    folders: Sequence[RunFolder],
+    count: int,
+    device: str,
+    display: Display,
+    problems: list[str],
+) -> list[Photo]:
+    dense, results, images, shown = _Networks(), _Networks(), [], []
+    labels = dense_labels(runs)
+    for run, folder, label in zip(runs, folders, labels, strict=True):
+        name = run.name
+        while name in {"dense", *_TAKEN, *labels, *results}:
+            name = f"run {name}"
         try:
             settings = load_settings(None, {}, folder.read_config())
             session = Session(settings, display, "drc report", folder)
             path = folder.finetuned_path if run.report.recovered else folder.pruned_path
-            shown = _Shown(
-                run=run,
-                name=_free(run.name, taken),
-                result=_Source(partial(session.saved, path), session.inference),
-                dense_name=label if len(set(labels)) > 1 else "dense",
-                dense=_Source(partial(_dense, settings, display), session.inference),
-                images=test_images(session.test_data, run.report.scale),
-            )
+            pairs = test_images(session.test_data, run.report.scale)
+            results.add(name, partial(session.saved, path), session.inference)
         except DrcError as error:
             problems.append(f"no photos of {run.name}: {error}")
-        else:
-            taken.add(shown.name)
-            yield shown
-
-
-def _free(name: str, taken: Container[str]) -> str:
-    """The name of a run, or one like it that nothing else on the page has."""
-    while name in taken:
-        name = f"run {name}"
-    return name
-
-
-def _photos(
-    runs: Sequence[_Shown], count: int, device: str, display: Display, problems: list[str]
-) -> list[Photo]:
-    networks = _Networks({run.dense_name: run.dense for run in runs})
-    networks.sources |= {run.name: run.result for run in runs}
-    channels = set(_channels(networks, problems))
-    runs = [run for run in runs if run.name in networks]
-    pairs = _shared([run.images for run in runs])
+            continue
+        images.append(pairs)
+        shown.append(run)
+        dense_name = label if len(set(labels)) > 1 else "dense"
+        if dense_name not in dense:
+            try:
+                opener = partial(_dense, settings, display)
+                dense.add(dense_name, opener, session.inference)
+            except DrcError as error:
+                problems.append(f"no photos of {dense_name}: {error}")
+    networks = _Networks(dense.openers | results.openers, dense.inference | results.inference)
+    shared = _shared(images)
     if len(networks) < 2:
         raise RunError("there are no two networks to compare")
-    if not pairs:
+    if not shared:
         raise DataError("there are no test images that all runs were measured on")
-    if len(channels) > 1:
+    if len(dense.channels | results.channels) > 1:
         raise ModelError("the networks take images of different numbers of channels")
-    figures = _figures([run.run for run in runs])
     return photograph(
         networks,
-        choose(pairs, figures, min(count, most_photos(len(networks)))),
-        compared=[run.name for run in runs] if len(runs) > 1 else (),
-        inference={name: source.inference for name, source in networks.sources.items()},
+        choose(shared, _figures(shown), min(count, most_photos(len(networks)))),
+        compared=list(results) if len(results) > 1 else (),
+        inference=networks.inference,
         device=device,
         progress=display,
     )
-
-
-def _channels(networks: _Networks, problems: list[str]) -> Iterator[int]:
-    """Those of the images of each network; one that cannot be opened is left out, and told."""
-    for name in list(networks):
-        try:
-            yield get_traits(networks[name]).channels
-        except DrcError as error:
-            problems.append(f"no photos of {name}: {error}")
-            del networks.sources[name]
 
 
 def _dense(settings: RunSettings, display: Display) -> nn.Module:
@@ -205,6 +163,3 @@ def _figures(runs: Sequence[RunFiles]) -> list[ImageQuality]:
         for name, figures in lost.items()
         if len(figures) == len(runs)
     ]
-
-
-__all__ = ["compared_photos"]

@@ -12,22 +12,22 @@ from drc.core.errors import DrcError
 from drc.core.files import write_text
 from drc.report.gallery import DEFAULT_PHOTOS, Photo, choose, photograph
 from drc.report.html.page import page
-from drc.report.markdown import to_markdown
-from drc.report.plots import require_matplotlib, save_plots
+from drc.report.html.png import require_resvg, save_plots
 from drc.report.run_files import read_report, read_run
 from drc.report.schema import Report
+from drc.report.text import to_markdown
 
 
 def report_on(session: Session, params: Mapping[str, Any]) -> Report:
     """Measure a run, or read what was measured, and write the page and the plots asked for.
 
     Raises:
-        UsageError: matplotlib is missing for plots.
+        UsageError: resvg is missing for plots.
         RunError: nothing is pruned or measured yet, or a file cannot be written.
         DrcError: as the networks, images and files raise it.
     """
     if params["png"]:
-        require_matplotlib()
+        require_resvg()
     measured = bool(params["measure"])
     report = (
         session.compression.report() if measured else on_first(lambda: read_report(session.run))
@@ -51,8 +51,7 @@ def _with_pages(
         count = DEFAULT_PHOTOS if params["photos"] is None else params["photos"]
         photos, problem = _photos(session, report, count)
         again = recipe(session.settings)
-        text = page(read_run(run, report), photos, again, photo_problem=problem)
-        write_text(path, text)
+        write_text(path, page(read_run(run, report), photos, again, photo_problem=problem))
         session.display.log(f"page: {path}")
     if measured:  # what was read stays as it was
         write_text(run.report_path, report.to_json() + "\n")
@@ -66,19 +65,14 @@ def _photos(session: Session, report: Report, count: int) -> tuple[list[Photo], 
         return [], ""
     if session.test_data is None:
         return [], "no photos: there are no test images (--test-data none)"
-    run, networks = session.run, {"dense": session.network}
     try:
-        networks["pruned"] = session.saved(run.pruned_path)
+        networks = {"dense": session.network, "pruned": session.saved(session.run.pruned_path)}
         if report.recovered:
-            networks["recovered"] = session.saved(run.finetuned_path)
+            networks["recovered"] = session.saved(session.run.finetuned_path)
         pairs = choose(session.test_pairs, report.data.images, count)
-        shown = photograph(
-            networks,
-            pairs,
-            inference=session.inference,
-            device=session.settings.device,
-            progress=session.display,
-        )
+        way, device = session.inference, session.settings.device
+        return photograph(
+            networks, pairs, inference=way, device=device, progress=session.display
+        ), ""
     except DrcError as error:  # the figures are worth a page without photos
         return [], f"no photos: {error}"
-    return shown, ""

@@ -27,34 +27,28 @@ def print_paper_report(
     for option in ("run", "config"):
         if params.get(option) is not None:
             raise UsageError(f"--{option} is for the report of a run; leave it out with --paper")
-    files = dict(_named_file(entry) for entry in weights)
+    for entry in weights:
+        if not all(entry.partition("=")):
+            raise UsageError(
+                f"--weights {entry} is not NAME=FILE, such as drn_s=DRNS4x.pt (x8: drn_s_x8=FILE)"
+            )
     from drc.cli.display import Display
     from drc.evaluation.inference import Inference
-    from drc.report.paper import measure, published, to_json
-    from drc.report.paper_table import print_paper
+    from drc.report.paper import measure, print_paper, published, to_json
 
+    files = dict(entry.split("=", 1) for entry in weights)
     inference = Inference(bool(params.get("self_ensemble")), params.get("tile") or 0)
     data, device = params.get("test_data"), params.get("device") or "auto"
     display = Display(quiet)
     try:
         rows = []
-        total = len(published())
         for row in measure(data, files, device=device, inference=inference, progress=display):
             rows.append(row)
-            entry = row[0]
-            display.log(f"{entry.model} x{entry.scale} ({len(rows)} of {total})")
+            model, scale = row[0].model, row[0].scale
+            display.log(f"{model} x{scale} ({len(rows)} of {len(published())})")
     finally:
         display.close()
     if as_json:
         print(json.dumps(to_json(rows), indent=2))
-        return
-    print_paper(rows, sys.stdout)
-
-
-def _named_file(entry: str) -> tuple[str, str]:
-    name, equals, file = entry.partition("=")
-    if not (name and equals and file):
-        raise UsageError(
-            f"--weights {entry} is not NAME=FILE, such as drn_s=DRNS4x.pt (x8: drn_s_x8=FILE)"
-        )
-    return name, file
+    else:
+        print_paper(rows, sys.stdout)

@@ -17,17 +17,14 @@ def print_report(report: Report, as_json: bool, markdown: bool = False) -> None:
     """The whole report: the table, the JSON of `drc.report.schema`, or Markdown."""
     if not is_main_process():
         return
+    from drc.report.text import print_text, to_markdown
+
     if as_json:
         print(report.to_json())
-        return
-    if markdown:
-        from drc.report.markdown import to_markdown
-
+    elif markdown:
         print(to_markdown(report), end="")
-        return
-    from drc.report.table import print_table
-
-    print_table(report, sys.stdout)
+    else:
+        print_text(report, sys.stdout)
 
 
 def print_step(session: Session, step: str, result: dict[str, Any], as_json: bool) -> None:

@@ -14,6 +14,7 @@ from drc.core.runtime import resolve_device
 from drc.evaluation.complexity import complexity
 from drc.evaluation.latency_table import device_name
 from drc.evaluation.speed import MODES, Timing
+from drc.report.table import MISSING, figure
 
 _COLUMNS = ("LR", "mode", "network", "ms", "speed-up", "by MACs")
 
@@ -86,6 +87,10 @@ class BenchRecord:
 
     def lines(self, timings: list[Timing]) -> Iterator[str]:
         """One line per network of a size and mode."""
+
+        def times(ratio: float | None) -> str:
+            return MISSING if ratio is None else f"{ratio:.2f}x"
+
         ratios = {row.network: row.mac_ratio for row in self.networks}
         for found in timings:
             size = f"{found.lr_size[0]}x{found.lr_size[1]}"
@@ -94,9 +99,9 @@ class BenchRecord:
                 size,
                 found.mode,
                 found.network,
-                "-" if found.median_ms is None else f"{found.median_ms:,.2f}",
-                _times(found.speedup),
-                _times(ratios[found.network]),
+                figure(found.median_ms, 2),
+                times(found.speedup),
+                times(ratios[found.network]),
                 last,
             )
 
@@ -122,37 +127,25 @@ def start_record(
 
     MACs are counted on the smallest of the sizes, as their ratio hardly depends on it.
     """
-    place = resolve_device(device)
+    where = resolve_device(device)
     size = min(sizes, key=lambda size: size[0] * size[1])
-    costs = {name: _cost(network, size) for name, network in networks.items()}
-    base = next(iter(costs.values()))[1]
-    rows = [
-        Row(name, params, macs, base / macs if base and macs else None)
-        for name, (params, macs) in costs.items()
-    ]
+    rows: list[Row] = []
+    for name, network in networks.items():
+        try:
+            macs: int | None = complexity(network, size).macs
+        except ModelError:  # the timings do not depend on it
+            macs = None
+        base = rows[0].macs if rows else macs
+        params = sum(p.numel() for p in network.parameters())
+        rows.append(Row(name, params, macs, base / macs if base and macs else None))
     return BenchRecord(
         networks=rows,
         macs_lr_size=size,
         runs=runs,
-        device=device_name(place),
-        gpu=place.type == "cuda",
+        device=device_name(where),
+        gpu=where.type == "cuda",
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         modes={**MODES, **(others or {})},
         notes=notes,
     )
-
-
-def _cost(network: nn.Module, size: tuple[int, int]) -> tuple[int, int | None]:
-    try:
-        macs: int | None = complexity(network, size).macs
-    except ModelError:  # the timings do not depend on it
-        macs = None
-    return sum(p.numel() for p in network.parameters()), macs
-
-
-def _times(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}x"
-
-
-__all__ = ["BenchRecord", "Row", "start_record"]

@@ -23,11 +23,12 @@ from drc.evaluation.inference import Inference
 from drc.evaluation.latency import Latency, latency
 from drc.evaluation.latency_table import device_name
 from drc.networks.traits import get_traits
-from drc.report.kernels import kernel_errors, kernel_grid
+from drc.report.pictures import kernel_grid
 from drc.report.schema import (
     Counters,
     DataUsed,
     ImageQuality,
+    KernelErrors,
     LatencyConditions,
     PlanSummary,
     Quality,
@@ -62,7 +63,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What no measurement can tell: how the networks came about.
+    """What no measurement shows: how the networks came about.
 
     Attributes:
         command: what made the report, such as `drc report`.
@@ -88,7 +89,7 @@ class Provenance:
 def collect(
     networks: Networks,
     plan: Plan,
-    story: Provenance,
+    provenance: Provenance,
     *,
     test: TestData | None = "bundled",
     lr_size: tuple[int, int] = (96, 96),
@@ -103,46 +104,60 @@ def collect(
     Args:
         networks: the networks; none is changed.
         plan: the plan they were cut by.
-        story: where everything came from.
+        provenance: how the networks came about.
         test: what to measure PSNR and SSIM on, as `evaluate` takes it; None to skip them.
         lr_size: height and width of the LR input for MACs and latency.
         runs: latency runs per network; 0 to skip them.
         inference: how the test images go through the networks; None for whole and once.
         device: where to run.
         kernels: file for a picture of the blur kernels, where the networks estimate some.
-        progress: told about every image and run.
+        progress: called after every image and run.
 
     Raises:
         DataError: the test images cannot be used.
         ModelError: a network does not run.
         RunError: the picture cannot be written.
     """
-    costs = {}
+    costs: dict[str, Complexity] = {}
     for done, name in enumerate(("before", "after"), 1):
         costs[name] = complexity(getattr(networks, name), lr_size)
         if progress is not None:
             progress("count MACs", done, 2, {})
     quality = _qualities(networks, test, inference or Inference(), device, progress)
     times = _latencies(networks, lr_size, runs, device, progress)
-    notes = list(story.notes)
+    sides = {
+        name: Side(
+            params=cost.params,
+            macs=cost.macs,
+            latency_ms=times[name].median_ms if times else None,
+            **_figures(quality.get(name)),
+        )
+        for name, cost in costs.items()
+    }
+    notes = list(provenance.notes)
     if networks.recovered is None:
         notes.append("no recovery yet: `after` is the network right after pruning")
-    if story.weights == INITIAL_WEIGHTS:
+    if provenance.weights == INITIAL_WEIGHTS:
         notes.append(INITIAL_WEIGHTS)
-    errors, files = kernel_errors(quality), dict(story.files)
+    errors, files = _kernel_errors(quality), dict(provenance.files)
     if errors is not None and kernels is not None:
         write_image(kernels, kernel_grid(quality["before"], quality["after"]))
         files["blur kernels"] = str(kernels)
     return Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=story.command,
-        versions=_versions(),
-        machine=_machine(),
+        command=provenance.command,
+        versions={
+            "drc": drc.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        # A GPU is named where its times are.
+        machine=f"{device_name(torch.device('cpu'))}, {platform.system()}",
         model=plan.model,
         scale=plan.scale,
-        weights=story.weights,
-        before=_side("before", costs, quality, times),
-        after=_side("after", costs, quality, times),
+        weights=provenance.weights,
+        before=sides["before"],
+        after=sides["after"],
         bicubic=Quality(**_figures(quality.get("bicubic"))),
         pruned_only=Quality(**_figures(quality.get("pruned"))),
         kernel_error=errors,
@@ -150,9 +165,9 @@ def collect(
         lr_size=lr_size,
         counters=_counters(costs),
         latency=_conditions(times),
-        data=_data(story, quality),
-        plan=_summary(plan, story.importance),
-        steps=dict(story.steps),
+        data=_data(provenance, quality),
+        plan=_summary(plan, provenance.importance),
+        steps=dict(provenance.steps),
         files=files,
         notes=list(dict.fromkeys([*plan.notes, *notes])),
     )
@@ -203,19 +218,11 @@ def _latencies(
     return latency(models, lr_size, runs=runs, device=device, progress=progress)
 
 
-def _side(
-    name: str,
-    costs: dict[str, Complexity],
-    quality: dict[str, Evaluation],
-    times: dict[str, Latency],
-) -> Side:
-    cost, time = costs[name], times.get(name)
-    return Side(
-        params=cost.params,
-        macs=cost.macs,
-        latency_ms=time.median_ms if time else None,
-        **_figures(quality.get(name)),
-    )
+def _conditions(times: dict[str, Latency]) -> LatencyConditions | None:
+    if not times:
+        return None
+    one = times["before"]
+    return LatencyConditions(runs=one.runs, device=one.device, threads=one.threads)
 
 
 def _figures(scores: Any) -> dict[str, float | None]:
@@ -237,39 +244,34 @@ def _counters(costs: dict[str, Complexity]) -> Counters:
     return Counters(macs=before.counter, thop_macs=thop)
 
 
-def _conditions(times: dict[str, Latency]) -> LatencyConditions | None:
-    if not times:
-        return None
-    one = times["before"]
-    return LatencyConditions(runs=one.runs, device=one.device, threads=one.threads)
-
-
-def _data(story: Provenance, quality: dict[str, Evaluation]) -> DataUsed:
+def _data(provenance: Provenance, quality: dict[str, Evaluation]) -> DataUsed:
     images = []
     if quality:
         pairs = zip(quality["before"].images, quality["after"].images, strict=True)
-        for before, after in pairs:
-            images.append(
-                ImageQuality(
-                    name=before.name,
-                    psnr_before=_finite(before.psnr),
-                    psnr_after=_finite(after.psnr),
-                    ssim_before=_finite(before.ssim),
-                    ssim_after=_finite(after.ssim),
-                    kernel_error_before=_kernel_error(before),
-                    kernel_error_after=_kernel_error(after),
-                )
-            )
+        images = [_image(before, after) for before, after in pairs]
     return DataUsed(
-        calibration=story.calibration,
-        recovery=story.recovery,
+        calibration=provenance.calibration,
+        recovery=provenance.recovery,
         test=quality["before"].data if quality else "nothing: not measured",
         images=images,
     )
 
 
-def _kernel_error(image: ImageScore) -> float | None:
-    return None if image.kernel is None else image.kernel.error
+def _image(before: ImageScore, after: ImageScore) -> ImageQuality:
+    figures: dict[str, float | None] = {}
+    for side, image in (("before", before), ("after", after)):
+        figures[f"psnr_{side}"] = _finite(image.psnr)
+        figures[f"ssim_{side}"] = _finite(image.ssim)
+        figures[f"kernel_error_{side}"] = None if image.kernel is None else image.kernel.error
+    return ImageQuality(name=before.name, **figures)
+
+
+def _kernel_errors(quality: Mapping[str, Evaluation]) -> KernelErrors | None:
+    """The errors of the networks before, pruned and after; None where there are none."""
+    found = {name: quality[name].kernel_error for name in KernelErrors.model_fields if quality}
+    if not found or None in found.values():
+        return None
+    return KernelErrors.model_validate(found)
 
 
 def _summary(plan: Plan, importance: str) -> PlanSummary:
@@ -283,16 +285,3 @@ def _summary(plan: Plan, importance: str) -> PlanSummary:
         groups={name: (group.keep, group.of) for name, group in plan.groups.items()},
         frozen=plan.frozen,
     )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "drc": drc.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _machine() -> str:
-    """The processor, and the system around it; a GPU is named where its times are."""
-    return f"{device_name(torch.device('cpu'))}, {platform.system()}"

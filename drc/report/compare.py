@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from drc.report.dense import dense_labels
-from drc.report.rows import MISSING, giga
 from drc.report.run_files import RunFiles
 from drc.report.schema import Report, Side
-
-HEADINGS = ("network", "plan", "parameters", "MACs", "PSNR (dB)", "SSIM", "latency (ms)")
+from drc.report.table import MISSING, Table, console, difference, figure, giga, relative
 
 SCHEMA_VERSION = 1
 
@@ -56,52 +49,70 @@ def compare(runs: Sequence[RunFiles], folders: Sequence[str]) -> Comparison:
     return Comparison(named, list(folders), list(_unlike(named)))
 
 
-def table_rows(runs: Sequence[RunFiles]) -> Iterator[tuple[str, ...]]:
-    """The cells below `HEADINGS`: every dense network once, then every run."""
-    dense: dict[str, Side] = {}
-    for label, run in zip(dense_labels(runs), runs, strict=True):
-        dense.setdefault(label, run.report.before)
-    for label, side in dense.items():
-        yield _cells(label, MISSING, side, None)
+def dense_labels(runs: Sequence[RunFiles]) -> list[str]:
+    """What to call the dense network of each run; one that several share has one name.
+
+    Networks that differ in their weights alone are named apart by the run that comes first.
+    """
+    first: dict[Hashable, RunFiles] = {}
     for run in runs:
-        report, plan = run.report, run.report.plan
-        plan_text = f"{plan.budget} {plan.ratio:.0%}, {plan.strategy}"
-        if not report.recovered:
-            plan_text += ", not recovered"
-        yield _cells(run.name, plan_text, report.after, report.before)
+        first.setdefault(_dense_key(run), run)
+    often = Counter(run.report.network for run in first.values())
+    names = {
+        key: f"{run.report.network}, dense"
+        + (f" ({run.name})" if often[run.report.network] > 1 else "")
+        for key, run in first.items()
+    }
+    return [names[_dense_key(run)] for run in runs]
 
 
-def _cells(name: str, plan: str, side: Side, dense: Side | None) -> tuple[str, ...]:
-    def share(now: float | None, before: float | None) -> str:
-        return f" ({(now - before) / before:+.1%})" if now is not None and before else ""
-
-    def apart(now: float | None, before: float | None) -> str:
-        if now is None or before is None:
-            return ""
-        return f" ({round(now, 2) - round(before, 2):+.2f})"
-
-    def of_dense(figure: str) -> Any:
-        return getattr(dense, figure, None)
-
-    latency = side.latency_ms
-    return (
-        name,
-        plan,
-        f"{side.params:,}{share(side.params, of_dense('params'))}",
-        f"{giga(side.macs)}{share(side.macs, of_dense('macs'))}",
-        MISSING if side.psnr is None else f"{side.psnr:.2f}{apart(side.psnr, of_dense('psnr'))}",
-        MISSING if side.ssim is None else f"{side.ssim:.4f}",
-        MISSING if latency is None else f"{latency:,.1f}{share(latency, of_dense('latency_ms'))}",
+def _dense_key(run: RunFiles) -> Hashable:
+    """Equal for equal networks: by their weights where a plan names those."""
+    report = run.report
+    return (run.plan and run.plan.base_checksum) or (
+        report.network,
+        report.weights,
+        report.before.params,
     )
 
 
-def image_rows(runs: Sequence[RunFiles]) -> Iterator[tuple[str, ...]]:
+def figures_table(runs: Sequence[RunFiles]) -> Table:
+    """Every dense network once, then every run with its change from its own dense network."""
+    dense: dict[str, Side] = {}
+    for label, run in zip(dense_labels(runs), runs, strict=True):
+        dense.setdefault(label, run.report.before)
+    rows = [(label, MISSING, *_cells(side, None)) for label, side in dense.items()]
+    for run in runs:
+        report, plan = run.report, run.report.plan
+        words = f"{plan.budget} {plan.ratio:.0%}, {plan.strategy}"
+        if not report.recovered:
+            words += ", not recovered"
+        rows.append((run.name, words, *_cells(report.after, report.before)))
+    figures = ("parameters", "MACs", "PSNR (dB)", "SSIM", "latency (ms)")
+    return Table(("network", "plan", *figures), rows, align="ll")
+
+
+def _cells(side: Side, dense: Side | None) -> Iterator[str]:
+    def changed(text: str, change: str) -> str:
+        return text if dense is None or MISSING in (text, change) else f"{text} ({change})"
+
+    base = dense or side
+    yield changed(f"{side.params:,}", relative(base.params, side.params))
+    yield changed(giga(side.macs), relative(base.macs, side.macs))
+    yield changed(figure(side.psnr, 2), difference(base.psnr, side.psnr, 2))
+    yield figure(side.ssim, 4)
+    yield changed(figure(side.latency_ms, 1), relative(base.latency_ms, side.latency_ms))
+
+
+def images_table(runs: Sequence[RunFiles]) -> Table:
     """PSNR of every test image after each run, for images that all runs measured."""
     per_run = [{i.name: i.psnr_after for i in run.report.data.images} for run in runs]
-    for name in per_run[0]:
-        if all(name in found for found in per_run):
-            values = [found[name] for found in per_run]
-            yield name, *(MISSING if v is None else f"{v:.2f}" for v in values)
+    rows = [
+        (name, *(figure(found[name], 2) for found in per_run))
+        for name in per_run[0]
+        if all(name in found for found in per_run)
+    ]
+    return Table(("image", *(run.name for run in runs)), rows)
 
 
 _UNLIKE: tuple[tuple[str, Callable[[Report], Any]], ...] = (
@@ -139,35 +150,13 @@ def _words(value: Any) -> str:
 
 def print_comparison(found: Comparison, file: IO[str]) -> None:
     """Write the table and the notes."""
-    console = Console(file=file, highlight=False, width=None if file.isatty() else 160)
-    table = Table()
-    for place, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if place < 2 else "right")
-    for row in table_rows(found.runs):
-        table.add_row(*map(Text, row))  # a name may look like rich's markup
-    console.print(table)
+    out = console(file, plain_width=160)
+    out.print(figures_table(found.runs).rich())
     for note in found.notes:
-        console.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}", markup=False)
 
 
 def comparison_markdown(found: Comparison) -> str:
     """The same as Markdown, ending in a newline."""
-    lines = [_line(HEADINGS), _line(("---", "---", *["---:"] * (len(HEADINGS) - 2)))]
-    lines += [_line(cell.replace("|", "\\|") for cell in row) for row in table_rows(found.runs)]
     notes = "".join(f"\n> **Note:** {note}\n" for note in found.notes)
-    return "\n".join(lines) + "\n" + notes
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-__all__ = [
-    "HEADINGS",
-    "Comparison",
-    "compare",
-    "comparison_markdown",
-    "image_rows",
-    "print_comparison",
-    "table_rows",
-]
+    return figures_table(found.runs).markdown() + "\n" + notes

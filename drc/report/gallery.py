@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,11 @@ from drc.data.images import to_uint8, to_unit
 from drc.data.matlab import luma, upscale
 from drc.evaluation.image import psnr_y
 from drc.evaluation.inference import Inference, borrowed
-from drc.networks.traits import get_traits
+from drc.networks.traits import Traits, get_traits
 from drc.report.schema import ImageQuality
 
 DEFAULT_PHOTOS = 3
 MOST_PHOTOS = 8
-GAIN = 5
-"""Errors are drawn this many times as large as they are."""
-
 # Pages stay below about 5 MB. Three images in nine forms, as a recovered network has them, are
 # shown by parts of 512 pixels with two close-ups; more of either by smaller parts, and fewer.
 _SIDE, _FORMS = 512, 9
@@ -33,7 +30,7 @@ _MANY_PICTURES, _MOST_PICTURES = 72, 120
 
 
 @dataclass(frozen=True)
-class Layer:
+class Form:
     """One form of an image.
 
     Attributes:
@@ -59,7 +56,7 @@ class Photo:
         scale: HR side over LR side.
         whole: height and width of the HR image.
         corner: top and left, in HR pixels, of the part that is shown.
-        layers: its forms, LR first and HR last.
+        forms: as which it is shown, LR first and HR last.
         close_ups: top and left within that part, where the networks compared differ most, the
             largest difference first.
         compared: names of the networks by whose difference parts were chosen, two at least.
@@ -69,14 +66,35 @@ class Photo:
     scale: int
     whole: tuple[int, int]
     corner: tuple[int, int]
-    layers: list[Layer]
+    forms: list[Form]
     close_ups: list[tuple[int, int]]
     compared: tuple[str, ...]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the part that is shown, HR pixels."""
+        height, width = self.forms[-1].pixels.shape[1:]
+        return height, width
+
+    @property
+    def about(self) -> str:
+        """The size of the image, and which part is shown."""
+        about = f"{self.whole[1]} x {self.whole[0]} pixels"
+        if self.size == self.whole:
+            return about
+        (height, width), (row, column) = self.size, self.corner
+        return f"{width} x {height} of {about}, from column {column}, row {row}"
+
+    @property
+    def slider(self) -> tuple[int, int]:
+        """Indices among the forms of the two that a slider starts with."""
+        names = [form.name for form in self.forms]
+        return names.index(self.compared[0]), names.index(self.compared[-1])
+
+    @property
     def close_up_side(self) -> int:
         """Height and width of a close-up, HR pixels, a multiple of the scale."""
-        return close_up_side(self.scale, *self.layers[-1].pixels.shape[1:])
+        return close_up_side(self.scale, *self.size)
 
 
 def choose(
@@ -111,7 +129,7 @@ def photograph(
 ) -> list[Photo]:
     """Send images through the networks, whole, and keep the parts to show.
 
-    The networks are taken from the mapping one after the other for each image, and none is held.
+    The networks are taken from the mapping once, one after the other, and none is held.
 
     Args:
         networks: name -> network, two at least, of one scale and as many channels; none is changed,
@@ -122,24 +140,26 @@ def photograph(
         inference: how images go through, as for measuring, all networks or each; None for whole
             and once.
         device: where to run.
-        progress: called after each image.
+        progress: called after each image of each network.
 
     Raises:
         DataError: an image cannot be used.
         UsageError: the device does not exist.
     """
-    names = list(networks)
-    run = _Runner(networks, inference or Inference(), resolve_device(device))
+    names, where = list(networks), resolve_device(device)
+    steps = iter(range(1, len(names) * len(pairs) + 1))
+    shots: list[_Shot] = []
+    for name in names:
+        way = inference.get(name) if isinstance(inference, Mapping) else inference
+        for _ in _enlarge(name, networks[name], pairs, shots, way or Inference(), where):
+            if progress is not None:
+                progress("photos", next(steps), len(names) * len(pairs), {})
     count, forms = max(1, len(pairs)), _forms(len(names))
     few = min(1.0, DEFAULT_PHOTOS / count) * min(1.0, _FORMS / forms)
+    side = int(_SIDE * math.sqrt(few))
     close_ups = _CLOSE_UPS if count * forms <= _MANY_PICTURES else 1
-    photos = []
-    for done, pair in enumerate(pairs, 1):
-        shown = tuple(compared) or (names[0], names[-1])
-        photos.append(_photo(run, pair, shown, int(_SIDE * math.sqrt(few)), close_ups))
-        if progress is not None:
-            progress("photos", done, len(pairs), {})
-    return photos
+    shown = tuple(compared) or (names[0], names[-1])
+    return [_photo(shot, shown, side, close_ups) for shot in shots]
 
 
 def most_photos(networks: int) -> int:
@@ -153,38 +173,46 @@ def _forms(networks: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Runner:
-    networks: Mapping[str, nn.Module]
-    inference: Inference | Mapping[str, Inference]
-    place: torch.device
+class _Shot:
+    """An image, 8 bits, `(C, H, W)`, and by name what enlarged it."""
 
-    def __call__(self, pair: ImagePair) -> tuple[int, Tensor, Tensor, dict[str, Tensor]]:
-        """Scale, LR, HR, and what bicubic enlargement and each network make of LR.
-
-        Images are `(C, H, W)`, 8 bits.
-        """
-        traits = get_traits(self.networks[next(iter(self.networks))])
-        lr, hr = load_pair(pair, traits.scale)
-        if traits.channels == 1:
-            lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
-        images = {"bicubic": to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])}
-        for name in self.networks:
-            images[name] = self._enlarged(name, lr)
-        return traits.scale, lr, hr, images
-
-    def _enlarged(self, name: str, lr: Tensor) -> Tensor:
-        network, ways = self.networks[name], self.inference
-        way, traits = ways if isinstance(ways, Inference) else ways[name], get_traits(network)
-        white = traits.value_range
-        with borrowed(network, self.place):
-            sr = way.run(network, to_unit(lr)[None].to(self.place) * white, traits.scale)
-            return to_uint8(sr[0] / white).cpu()
+    name: str
+    scale: int
+    lr: Tensor
+    hr: Tensor
+    images: dict[str, Tensor]
 
 
-def _photo(
-    run: _Runner, pair: ImagePair, compared: tuple[str, ...], side: int, close_ups: int
-) -> Photo:
-    scale, lr, hr, images = run(pair)
+def _load(pair: ImagePair, traits: Traits) -> _Shot:
+    lr, hr = load_pair(pair, traits.scale)
+    if traits.channels == 1:
+        lr, hr = (to_uint8(luma(to_unit(image), 1.0)) for image in (lr, hr))
+    bicubic = to_uint8(upscale(to_unit(lr)[None], traits.scale)[0])
+    return _Shot(pair.name, traits.scale, lr, hr, {"bicubic": bicubic})
+
+
+def _enlarge(
+    name: str,
+    network: nn.Module,
+    pairs: Sequence[ImagePair],
+    shots: list[_Shot],
+    way: Inference,
+    device: torch.device,
+) -> Iterator[None]:
+    """Add to `shots` what a network makes of each; the first network loads them."""
+    traits = get_traits(network)
+    if not shots:
+        shots += [_load(pair, traits) for pair in pairs]
+    white = traits.value_range
+    with borrowed(network, device):
+        for shot in shots:
+            sr = way.run(network, to_unit(shot.lr)[None].to(device) * white, shot.scale)
+            shot.images[name] = to_uint8(sr[0] / white).cpu()
+            yield
+
+
+def _photo(shot: _Shot, compared: tuple[str, ...], side: int, close_ups: int) -> Photo:
+    scale, lr, hr, images = shot.scale, shot.lr, shot.hr, shot.images
     apart = _apart([images[name] for name in compared])
     height, width = (min(side, length) // scale * scale for length in hr.shape[1:])
     top, left = (start // scale * scale for start in _largest(apart, height, width))
@@ -196,16 +224,16 @@ def _photo(
         )
         return image[..., rows, columns].clone()  # a view would keep the whole image in memory
 
-    layers = [Layer("LR", _rgb(part(lr, scale)))]
+    forms = [Form("LR", _rgb(part(lr, scale)))]
     for name, image in images.items():
         error = (part(image).float() - part(hr).float()).abs().mean(0) / 255
         psnr = psnr_y(image, hr, scale)
         finite = psnr if math.isfinite(psnr) else None
-        layers.append(Layer(name, _rgb(part(image)), finite, error))
-    layers.append(Layer("HR", _rgb(part(hr))))
+        forms.append(Form(name, _rgb(part(image)), finite, error))
+    forms.append(Form("HR", _rgb(part(hr))))
     spots = _spots(part(apart), close_up_side(scale, height, width), scale, close_ups)
     whole = hr.shape[1], hr.shape[2]
-    return Photo(pair.name, scale, whole, (top, left), layers, spots, compared)
+    return Photo(shot.name, scale, whole, (top, left), forms, spots, compared)
 
 
 def _apart(images: Sequence[Tensor]) -> Tensor:
@@ -248,37 +276,3 @@ def _largest(apart: Tensor, height: int, width: int) -> tuple[int, int]:
 
 def _rgb(image: Tensor) -> Tensor:
     return image.expand(3, -1, -1).contiguous()
-
-
-_RAMP = ((0, 0, 0), (58, 15, 110), (175, 50, 100), (245, 140, 40), (255, 250, 200))
-"""Black over purple and orange to near white: brighter is larger, in any kind of colour vision."""
-
-
-def error_map(error: Tensor) -> Tensor:
-    """Draw errors, `(H, W)` in 0..1, as a picture `(3, H, W)` uint8; white from 1 / `GAIN` on."""
-    ramp = torch.tensor(_RAMP, dtype=torch.float32)
-    place = (error * GAIN).clamp(0, 1) * (len(_RAMP) - 1)
-    below = place.floor().clamp(max=len(_RAMP) - 2)
-    weight = (place - below)[..., None]
-    low = below.long()
-    colours = ramp[low] * (1 - weight) + ramp[low + 1] * weight
-    return colours.round().to(torch.uint8).permute(2, 0, 1).contiguous()
-
-
-def ramp_css() -> str:
-    """The colours of `error_map` as a CSS gradient."""
-    return f"linear-gradient(to right,{','.join(f'rgb{colour}' for colour in _RAMP)})"
-
-
-__all__ = [
-    "DEFAULT_PHOTOS",
-    "GAIN",
-    "MOST_PHOTOS",
-    "Layer",
-    "Photo",
-    "choose",
-    "error_map",
-    "most_photos",
-    "photograph",
-    "ramp_css",
-]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +19,14 @@ from drc.graph.groups import ChannelGraph, Frozen, Group
 from drc.graph.ids import PER_ROW
 from drc.graph.trace import trace
 from drc.networks.traits import plain_network
+from drc.report.table import MISSING, Table, console, giga, print_facts
 
 LR_SIZE = (96, 96)
 
 Kind = Literal["end", "single", "count", "frozen"]
+
+_NUMBER = re.compile(r"\d+")
+_Row = tuple[tuple[str, ...], tuple[str, ...]]  # texts, figures
 
 
 class _Part(BaseModel):
@@ -108,9 +116,9 @@ class Inspection(_Part):
         return self.model_dump_json(indent=2)
 
     def __str__(self) -> str:
-        from drc.report.inspection_table import to_text
-
-        return to_text(self)
+        file = io.StringIO()
+        print_inspection(self, file)
+        return file.getvalue().rstrip()
 
 
 def inspect(
@@ -155,7 +163,7 @@ def describe(
 
 
 def frozen_kind(frozen: Frozen) -> Kind:
-    """Tell what never was a group from what might have been one."""
+    """What never was a group, and what might have been one."""
     if frozen.reason.startswith(PER_ROW):
         return "count"
     if frozen.reason.startswith(("network input", "network output")):
@@ -215,3 +223,95 @@ def _group(group: Group, index: int, params: _Cost, macs: _Cost | None) -> Group
         layers=len({part.tensor.rpartition(".")[0] for part in slices}),
         slices=slices,
     )
+
+
+def print_inspection(inspection: Inspection, file: IO[str]) -> None:
+    """Write the groups, what stays, the notes and a summary to `file`."""
+    out = console(file)
+    for table in (_groups_table(inspection), _frozen_table(inspection)):
+        if table.rows:
+            out.print(table.rich())
+    print_facts(out, _facts(inspection))
+
+
+def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    """The lines under the tables: what never was a group, notes, summary."""
+    kinds = Counter(part.kind for part in inspection.frozen)
+    if kinds["end"]:
+        ends = dict.fromkeys(part.name for part in inspection.frozen if part.kind == "end")
+        yield "images in and out", ", ".join(ends)
+    if kinds["single"]:
+        yield "dimensions of size one", f"{kinds['single']}, which no layer can lose"
+    if kinds["count"]:
+        yield "dimensions that count heads or parts", f"{kinds['count']}, whose number stays"
+    yield from (("note", note) for note in inspection.notes)
+    yield "removable", _summary(inspection)
+
+
+def _summary(inspection: Inspection) -> str:
+    """One line: how much of the network can be removed."""
+    groups = len(inspection.groups)
+    found = groups + sum(f.kind == "frozen" for f in inspection.frozen)
+    text = (
+        f"{groups} of {found} channel groups, with "
+        f"{_share(inspection.params_removable, inspection.params)} of the "
+        f"{inspection.params:,} parameters"
+    )
+    if inspection.macs is not None and inspection.macs_removable is not None:
+        height, width = inspection.lr_size
+        text += (
+            f" and {_share(inspection.macs_removable, inspection.macs)} of the "
+            f"{giga(inspection.macs)} MACs (LR {height}x{width})"
+        )
+    return text
+
+
+def _groups_table(inspection: Inspection) -> Table:
+    figures = ("channels", "blocks", "layers", "parameters", "share", "per channel", "MACs")
+    rows: list[_Row] = []
+    for group in inspection.groups:
+        counts = str(group.channels), str(group.blocks), str(group.layers)
+        share = _share(group.params, inspection.params)
+        macs = MISSING if group.macs is None else giga(group.macs)
+        params = f"{group.params:,}", share, f"{group.params_per_channel:,}"
+        rows.append(((group.name,), (*counts, *params, macs)))
+    return Table(
+        ("group", "groups", *figures),
+        [(*texts, str(count), *cells) for texts, cells, count in _merged(rows)],
+        f"{inspection.model}: removable channels",
+    )
+
+
+def _frozen_table(inspection: Inspection) -> Table:
+    frozen = [part for part in inspection.frozen if part.kind == "frozen"]
+    rows = [((part.name, part.reason), (str(part.channels),)) for part in frozen]
+    return Table(
+        ("layer", "groups", "channels", "because"),
+        [(name, str(count), *cells, reason) for (name, reason), cells, count in _merged(rows)],
+        "Channels that stay",
+        align="lrrl",
+    )
+
+
+def _merged(rows: Sequence[_Row]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], int]]:
+    """Rows of equal figures whose texts differ in numbers alone as one, `*` for those numbers.
+
+    Yields texts, figures, and how many rows they stand for, in the order of the first of each.
+    """
+    alike: dict[_Row, list[tuple[str, ...]]] = {}
+    for texts, figures in rows:
+        shape = tuple(_NUMBER.sub("*", text) for text in texts)
+        alike.setdefault((shape, figures), []).append(texts)
+    for (_, figures), found in alike.items():
+        yield tuple(map(_pattern, zip(*found, strict=True))), figures, len(found)
+
+
+def _pattern(texts: tuple[str, ...]) -> str:
+    """The text they have in common; they differ in numbers only."""
+    numbers = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    common = iter(n[0] if len(set(n)) == 1 else "*" for n in numbers)
+    return _NUMBER.sub(lambda _: next(common), texts[0])
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else MISSING

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from torch import nn
@@ -14,11 +15,12 @@ from torch import nn
 from drc.core.errors import DataError, DrcError, UsageError
 from drc.core.runtime import Progress
 from drc.data.folders import ImagePair, find_pairs
-from drc.evaluation.benchmark import evaluate
+from drc.evaluation.benchmark import Evaluation, evaluate
 from drc.evaluation.complexity import complexity
 from drc.evaluation.inference import Inference
 from drc.networks.registry import get_preset
 from drc.networks.weights import create_model, locate
+from drc.report.table import MISSING, Table, console, print_facts
 
 BLIND = "DIV2KRK"
 
@@ -110,12 +112,12 @@ def measure(
         raise UsageError(f"the table has no {unknown[0]}; it has {', '.join(sorted(known))}")
     if data is not None and not Path(data).is_dir():
         raise DataError(f"{data}: no such folder")
-    way = inference or Inference()
+    ways = (inference or Inference()).arguments()
+    score = partial(evaluate, device=device, progress=progress, **ways)
     for entry in entries:
-        if only is not None and entry.model not in only:
-            continue
-        file = given.get(_key(entry), given.get(entry.model))
-        yield entry, _measure(entry, data, file, device, way, progress)
+        if only is None or entry.model in only:
+            file = given.get(_key(entry), given.get(entry.model)) or "default"
+            yield entry, _measure(entry, data, file, score, progress)
 
 
 def _key(entry: Published) -> str:
@@ -125,64 +127,47 @@ def _key(entry: Published) -> str:
 def _measure(
     entry: Published,
     data: Path | str | None,
-    file: str | None,
-    device: str,
-    inference: Inference,
+    file: str,
+    score: Callable[[nn.Module, list[ImagePair]], Evaluation],
     progress: Progress | None,
 ) -> Measured:
-    model = create_model(entry.model, entry.scale)
-    cost = complexity(model)
+    cost = complexity(create_model(entry.model, entry.scale))
     found = Measured(cost.params, cost.macs, cost.counter)
     if data is None:
         return replace(found, problem="no test data were given (--data)")
     sets = _test_sets(Path(data), entry)
     if not sets:
         return replace(found, problem=f"{data} holds no {entry.data} for x{entry.scale}")
+    quality, problem = {}, ""
     try:
-        path = locate(get_preset(entry.model), entry.scale, file or "default", progress)
+        path = locate(get_preset(entry.model), entry.scale, file, progress)
         model = create_model(entry.model, entry.scale, weights=path)
     except DrcError as error:
         return replace(found, problem=str(error))
-    return _with_quality(found, model, str(path), sets, device, inference, progress)
-
-
-def _with_quality(
-    found: Measured,
-    model: nn.Module,
-    path: str,
-    sets: Mapping[str, Sequence[ImagePair]],
-    device: str,
-    inference: Inference,
-    progress: Progress | None,
-) -> Measured:
-    quality, problem = {}, ""
     for name, pairs in sets.items():
         try:
-            result = evaluate(
-                model, list(pairs), device=device, progress=progress, **inference.arguments()
-            )
-            quality[name] = (result.psnr, result.ssim)
+            result = score(model, pairs)
         except DrcError as error:
             problem = str(error)
-    return replace(found, weights=path, quality=quality, problem=problem)
+        else:
+            quality[name] = (result.psnr, result.ssim)
+    return replace(found, weights=str(path), quality=quality, problem=problem)
 
 
 def _test_sets(root: Path, entry: Published) -> dict[str, list[ImagePair]]:
     """The test sets under `root` that are meant for this network, by name."""
     blind = entry.data == BLIND
-    places = [root / BLIND, root] if blind else [root]
-    for place in places:
-        is_blind = (place / "gt").is_dir()
-        if blind != is_blind:
+    for folder in [root / BLIND, root] if blind else [root]:
+        if blind != (folder / "gt").is_dir():
             continue
         try:
-            pairs = find_pairs(place, entry.scale, "test")
+            pairs = find_pairs(folder, entry.scale, "test")
         except DataError:
             continue
         sets: dict[str, list[ImagePair]] = {}
         for pair in pairs:
-            folder, _, _ = pair.name.rpartition("/")
-            sets.setdefault(folder or (BLIND if blind else place.name), []).append(pair)
+            name, _, _ = pair.name.rpartition("/")
+            sets.setdefault(name or (BLIND if blind else folder.name), []).append(pair)
         return sets
     return {}
 
@@ -200,4 +185,58 @@ def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Measured", "Published", "Row", "measure", "published", "to_json"]
+def print_paper(rows: Sequence[Row], file: IO[str]) -> None:
+    """Write the table and, below it, why cells are empty and what the columns mean."""
+    out = console(file, plain_width=150)
+    table = _table(rows).rich()
+    for row, (following, _) in zip(table.rows, rows[1:], strict=False):
+        row.end_section = following.dense is None  # the next network is of another family
+    out.print(table)
+    print_facts(out, _problems(rows), wrap=False)
+    counter = rows[0][1].counter if rows else ""
+    out.print(
+        f"params and MACs (LR 96x96, counted by {counter}) are of networks built now; paper: as "
+        "published; a dual model is not counted; PSNR and SSIM on Y, 8 bits, no border of the scale"
+    )
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    sets = list(dict.fromkeys(name for _, found in rows for name in found.quality))
+    headings = ("params", "paper", "differ", "removed", "G MACs", "paper", "differ", "removed")
+    by_name = {(entry.model, entry.scale): found for entry, found in rows}
+    cells = [
+        list(_cells(entry, found, by_name.get((entry.dense or "", entry.scale)), sets))
+        for entry, found in rows
+    ]
+    title = "The papers' networks before and after compression"
+    return Table(("network", *headings, "paper PSNR / SSIM", *sets), cells, title)
+
+
+def _cells(
+    entry: Published, found: Measured, dense: Measured | None, sets: Sequence[str]
+) -> Iterator[str]:
+    yield f"{'  ' if entry.dense else ''}{entry.model} x{entry.scale}"
+    yield f"{found.params:,}"
+    yield f"{entry.params:,}"
+    yield f"{found.params - entry.params:+,}" if found.params != entry.params else "0"
+    yield MISSING if dense is None else f"{1 - found.params / dense.params:.1%}"
+    yield f"{found.macs / 1e9:.2f}"
+    yield f"{entry.macs_g:.2f}"
+    yield f"{found.macs / 1e9 / entry.macs_g - 1:+.2%}"
+    yield MISSING if dense is None else f"{1 - found.macs / dense.macs:.1%}"
+    ssim = MISSING if entry.ssim is None else f"{entry.ssim:.3f}"
+    yield f"{entry.data} {entry.psnr:.2f} / {ssim}"
+    for name in sets:
+        quality = found.quality.get(name)
+        yield MISSING if quality is None else f"{quality[0]:.2f} / {quality[1]:.4f}"
+
+
+def _problems(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Each reason once, with the networks it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for entry, found in rows:
+        if found.problem:
+            reasons.setdefault(found.problem, []).append(f"{entry.model} x{entry.scale}")
+    for problem, names in reasons.items():
+        every = len(names) == len(rows)
+        yield ("no quality measured" if every else f"not measured, {', '.join(names)}"), problem

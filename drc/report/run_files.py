@@ -1,8 +1,7 @@
-"""What a run folder tells beside its report: plans, training curves and settings."""
+"""What a run folder holds beside its report: plans, and the metrics of the recovery."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,27 +18,6 @@ _LARGEST = 1e100
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One training, as `metrics.jsonl` has it.
-
-    Attributes:
-        title: `recovery`, or that of a round.
-        lines: the file's objects, one per logged step, steps rising.
-    """
-
-    title: str
-    lines: list[dict[str, float]]
-
-    def series(self, name: str) -> list[tuple[float, float]]:
-        """`(step, value)` wherever the file has a number of that name that can be drawn."""
-        return [
-            (line["step"], line[name])
-            for line in self.lines
-            if name in line and abs(line[name]) <= _LARGEST
-        ]
-
-
-@dataclass(frozen=True)
 class RunFiles:
     """What there is of a run.
 
@@ -47,19 +25,25 @@ class RunFiles:
         name: of the folder.
         report: its report.
         plan: the plan in use; None where it cannot be read.
-        front: the plans of a search for several ratios, smallest ratio first.
-        curves: of each round's recovery.
+        plans: those of a search for several ratios, smallest ratio first.
+        metrics: the objects of `metrics.jsonl`, one per logged step of the recovery.
         problems: what is missing or unreadable, one sentence each.
-        checksum: `fingerprint` of the dense network; empty where no plan tells it.
     """
 
     name: str
     report: Report
     plan: Plan | None = None
-    front: list[Plan] = field(default_factory=list)
-    curves: list[Curve] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    checksum: str = ""
+
+    def series(self, name: str) -> list[tuple[float, float]]:
+        """`(step, value)` wherever the metrics have a number of that name that can be drawn."""
+        return [
+            (line["step"], line[name])
+            for line in self.metrics
+            if name in line and abs(line[name]) <= _LARGEST
+        ]
 
 
 def read_report(run: RunFolder) -> Report:
@@ -92,10 +76,10 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
     """Gather what lies beside the report; what cannot be read is named, not raised."""
     problems: list[str] = []
     plan = _plan(run.plan_path, problems)
-    fronts = [_plan(path, problems) for path in sorted(run.plans_path.glob("ratio_*.yaml"))]
-    front = sorted((p for p in fronts if p is not None), key=lambda p: p.budget.ratio)
-    curves = list(_curves(run, problems))
-    if report.recovered and not curves:
+    found = [_plan(path, problems) for path in sorted(run.plans_path.glob("ratio_*.yaml"))]
+    plans = sorted((p for p in found if p is not None), key=lambda p: p.budget.ratio)
+    metrics = _metrics(run.metrics_path, problems)
+    if report.recovered and not metrics:
         problems.append(f"no training curves: {run.metrics_path.name} is missing or empty")
     if plan is not None:
         now = {name: (width.keep, width.of) for name, width in plan.groups.items()}
@@ -105,9 +89,7 @@ def read_run(run: RunFolder, report: Report) -> RunFiles:
             )
     if run.finetuned_path.exists() != report.recovered:
         problems.append("the report was made without the recovery that the run has: measure again")
-    name = run.path.resolve().name
-    checksum = plan.base_checksum if plan is not None else ""
-    return RunFiles(name, report, plan, front, curves, problems, checksum)
+    return RunFiles(run.path.resolve().name, report, plan, plans, metrics, problems)
 
 
 def _plan(path: Path, problems: list[str]) -> Plan | None:
@@ -118,13 +100,7 @@ def _plan(path: Path, problems: list[str]) -> Plan | None:
         return None
 
 
-def _curves(run: RunFolder, problems: list[str]) -> Iterator[Curve]:
-    lines = _lines(run.metrics_path, problems)
-    if lines:
-        yield Curve("recovery", lines)
-
-
-def _lines(path: Path, problems: list[str]) -> list[dict[str, float]]:
+def _metrics(path: Path, problems: list[str]) -> list[dict[str, float]]:
     """The whole lines; a run that was killed may have left half a one at the end."""
     try:
         texts = path.read_bytes().splitlines()
@@ -153,6 +129,3 @@ def _line(text: bytes) -> dict[str, float] | None:
 
 def _damaged(run: RunFolder, why: str) -> str:
     return f"{run.report_path} is damaged ({why}); run `drc report --run {run.path}` again"
-
-
-__all__ = ["Curve", "RunFiles", "read_report", "read_run"]

@@ -197,6 +197,11 @@ class Report(_Part):
                 raise ValueError(f"the seconds of {name} are no time: {facts['seconds']!r}")
         return steps
 
+    @property
+    def network(self) -> str:
+        """The name with the scale, such as `drn_s x4`."""
+        return f"{self.model} x{self.scale}"
+
     def to_json(self) -> str:
         """JSON text; numbers without bound among the facts of `steps` become null."""
         return self.model_dump_json(indent=2)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from drc.cli.stages import run_prune, run_report, run_search
 from helpers.cli import TinyWork, assert_one_line, drc
 
 from drc.cli.launch import new_run, old_run
@@ -27,10 +26,10 @@ def _run(work: TinyWork, *, report: bool = False) -> Path:
     """A run folder as `drc search` leaves it, or `drc report` before any recovery."""
     params = {"config": work.config, "output": str(work.folder / "run"), "quiet": True}
     with new_run("drc search", params) as session:
-        run_search(session)
+        session.compression.search()
         if report:
-            run_prune(session)
-            run_report(session)
+            session.compression.prune()
+            session.compression.report()
     return work.folder / "run"
 
 

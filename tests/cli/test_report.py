@@ -26,7 +26,7 @@ def copied(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_a_page_and_plots_are_written_beside_the_report(copied):
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    pytest.importorskip("resvg_py", reason="plots need resvg")
     result = drc("report", copied.run, "--html", "--png", "--photos", "1", cwd=copied.folder)
     assert result.returncode == 0, result.stderr
     assert "report.html" in result.stdout

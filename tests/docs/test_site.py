@@ -109,7 +109,7 @@ def test_a_result_file_that_lacks_something_fails_the_build(change, told, tmp_pa
     results.mkdir(parents=True)
     (results / "latency_budget.json").write_text(json.dumps(result))
     (docs / "_ext").mkdir(parents=True)
-    for extension in ("benchmark_tables.py", "result_tables.py", "text_tables.py"):
+    for extension in ("benchmark_tables.py", "result_tables.py"):
         (docs / "_ext" / extension).write_text((DOCS / "_ext" / extension).read_text())
     (docs / "conf.py").write_text(
         "import sys, pathlib\n"

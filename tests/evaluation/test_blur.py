@@ -18,9 +18,8 @@ from drc.data.matlab import downscale
 from drc.evaluation.benchmark import Evaluation, ImageScore, KernelScore, evaluate, score_kernel
 from drc.networks.registry import build
 from drc.report.collect import Networks, Provenance, collect
-from drc.report.kernels import LARGEST_GRID, kernel_grid
-from drc.report.markdown import to_markdown
-from drc.report.rows import facts, rows
+from drc.report.pictures import LARGEST_GRID, kernel_grid
+from drc.report.text import facts, summary, to_markdown
 from drc.store.plan import Budget, Plan, fingerprint
 from drc.training.kernel_loss import kernel_target
 
@@ -110,7 +109,9 @@ def plan(networks: Networks) -> Plan:
     return Plan(base_checksum=checksum, budget=budget, **given)
 
 
-STORY = Provenance("drc.compress", "as given", "l1", "none", "none", files={"plan": "plan.yaml"})
+PROVENANCE = Provenance(
+    "drc.compress", "as given", "l1", "none", "none", files={"plan": "plan.yaml"}
+)
 
 
 def test_the_report_holds_the_errors_and_the_picture(
@@ -118,7 +119,7 @@ def test_the_report_holds_the_errors_and_the_picture(
 ) -> None:
     path = tmp_path / "kernels.png"
     options = {"lr_size": (16, 16), "runs": 0, "device": "cpu"}
-    report = collect(networks, plan, STORY, test=blurred, kernels=path, **options)
+    report = collect(networks, plan, PROVENANCE, test=blurred, kernels=path, **options)
     errors = report.kernel_error
     assert errors is not None
     named = {"before": networks.before, "pruned": networks.pruned, "after": networks.after}
@@ -128,8 +129,8 @@ def test_the_report_holds_the_errors_and_the_picture(
     images = report.data.images
     assert sum(image.kernel_error_after for image in images) / 2 == pytest.approx(errors.after)
     assert report.files == {"plan": "plan.yaml", "blur kernels": str(path)}
-    (row,) = [row for row in rows(report) if row.name == "kernel error"]
-    assert row.before == f"{errors.before:.3f}" and row.pruned == f"{errors.pruned:.3f}"
+    (row,) = [row for row in summary(report).rows if row[0] == "kernel error"]
+    assert row[1:3] == (f"{errors.before:.3f}", f"{errors.pruned:.3f}")
     assert "0 to 2" in dict(facts(report))["kernel error"]
     text = to_markdown(report)
     assert "| SSIM after | kernel error before | kernel error after |" in text
@@ -146,9 +147,9 @@ def test_what_was_not_measured_is_left_out(
 ) -> None:
     path = tmp_path / "kernels.png"
     options = {"lr_size": (16, 16), "runs": 0, "device": "cpu", "kernels": path}
-    assert collect(networks, plan, STORY, test=None, **options).kernel_error is None
+    assert collect(networks, plan, PROVENANCE, test=None, **options).kernel_error is None
     plain = Networks(build("edsr_baseline", 2), build("edsr_baseline", 2))
-    report = collect(plain, plan, STORY, test=blurred[:1], **options)
+    report = collect(plain, plan, PROVENANCE, test=blurred[:1], **options)
     assert report.kernel_error is None and "blur kernels" not in report.files
     assert "kernel" not in to_markdown(report)
     assert not path.exists()
@@ -160,7 +161,7 @@ def test_small_images_are_left_out_of_the_errors(
     pairs = [(torch.rand(3, side, 20), torch.rand(3, 2 * side, 40)) for side in (9, 16)]
     options = {"lr_size": (16, 16), "runs": 0, "device": "cpu"}
     path = tmp_path / "kernels.png"
-    report = collect(networks, plan, STORY, test=pairs, kernels=path, **options)
+    report = collect(networks, plan, PROVENANCE, test=pairs, kernels=path, **options)
     small, large = report.data.images
     assert small.kernel_error_before is None
     assert report.kernel_error is not None

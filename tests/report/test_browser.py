@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,8 @@ from drc.evaluation.benchmark import Bicubic
 from drc.opening import open_saved
 from drc.report.compare import compare
 from drc.report.gallery import photograph
-from drc.report.html.comparison import comparison_page
-from drc.report.html.page import Recipe, page
-from drc.report.run_files import RunFiles, read_report, read_run
+from drc.report.html.page import Recipe, comparison_page, page
+from drc.report.run_files import read_report, read_run
 from drc.store.run_folder import RunFolder
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -58,7 +58,7 @@ def pages(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -
     photos = photograph(networks, bundled_pairs("test")[:1], device="cpu")
     place = tmp_path_factory.mktemp("pages")
     (place / "report.html").write_text(page(run, photos, Recipe("a: 1", ["drc search " * 20])))
-    other = RunFiles("other", run.report, run.plan, run.front, run.curves)
+    other = replace(run, name="other")
     found = compare([run, other], ["runs/a", "runs/b"])
     long = "a_long_name_of_a_run_" * 3
     shared = photograph(
@@ -101,7 +101,7 @@ def ground(browser: webdriver.Chrome) -> str:
 
 
 def clip(browser: webdriver.Chrome) -> str:
-    script = "return getComputedStyle(document.querySelector('.layer.left')).clipPath"
+    script = "return getComputedStyle(document.querySelector('.form.left')).clipPath"
     return browser.execute_script(script)
 
 
@@ -139,10 +139,10 @@ def test_the_sides_of_the_slider_can_be_chosen(browser, pages):
     visit(browser, pages / "report.html")
     left = browser.find_element(By.CSS_SELECTOR, "select[data-side=left]")
     Select(left).select_by_visible_text("HR")
-    shown = browser.find_element(By.CSS_SELECTOR, ".layer.left")
+    shown = browser.find_element(By.CSS_SELECTOR, ".form.left")
     assert shown.get_attribute("alt").endswith("HR") and shown.is_displayed()
     assert browser.find_element(By.CSS_SELECTOR, ".tag.left").text == "HR"
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".layer.right")) == 1
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".form.right")) == 1
 
 
 def test_themes_follow_the_system_and_the_button(browser, pages):
@@ -227,11 +227,11 @@ def test_what_paper_cannot_show_is_laid_open_on_it(browser, pages):
             assert style(browser, hidden, "display") == "none", hidden
         assert style(browser, ".scroll.tall", "maxHeight") == "none"
         left, right = (
-            browser.find_element(By.CSS_SELECTOR, f".layer.{side}").rect
+            browser.find_element(By.CSS_SELECTOR, f".form.{side}").rect
             for side in ("left", "right")
         )
         assert left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
-        assert style(browser, ".layer.left", "clipPath") == "none"  # both whole, side by side
+        assert style(browser, ".form.left", "clipPath") == "none"  # both whole, side by side
         for tag, image in ((".tag.left", left), (".tag.right", right)):
             below = browser.find_element(By.CSS_SELECTOR, tag).rect
             assert below["x"] == pytest.approx(image["x"], abs=1)

@@ -51,7 +51,7 @@ def pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
-def _story(weights: str = "as passed in") -> Provenance:
+def _provenance(weights: str = "as passed in") -> Provenance:
     return Provenance(
         "drc.compress", weights, "l1", "8 crops", "5 steps", {"search": {"seconds": 1.0}}
     )
@@ -59,7 +59,9 @@ def _story(weights: str = "as passed in") -> Provenance:
 
 def test_figures_come_from_the_networks(networks, plan, pairs):
     checksums = [fingerprint(m) for m in (networks.before, networks.pruned, networks.after)]
-    report = collect(networks, plan, _story(), test=iter(pairs), lr_size=LR, runs=1, device="cpu")
+    report = collect(
+        networks, plan, _provenance(), test=iter(pairs), lr_size=LR, runs=1, device="cpu"
+    )
     assert report.before.params == _params(networks.before)
     assert report.after.params == _params(networks.after)
     assert report.before.macs > report.after.macs
@@ -80,7 +82,7 @@ def test_figures_come_from_the_networks(networks, plan, pairs):
 def test_a_psnr_without_bound_is_not_reported(networks, plan, pairs):
     with torch.no_grad():
         equal = [(lr, networks.before.eval()(lr[None] * 255)[-1][0] / 255) for lr, _ in pairs]
-    report = collect(networks, plan, _story(), test=equal, lr_size=LR, runs=0, device="cpu")
+    report = collect(networks, plan, _provenance(), test=equal, lr_size=LR, runs=0, device="cpu")
     assert report.before.psnr is None and report.after.psnr is not None
     assert report.before.ssim == pytest.approx(1)
 
@@ -88,7 +90,7 @@ def test_a_psnr_without_bound_is_not_reported(networks, plan, pairs):
 def test_without_recovery_after_is_the_pruned_network(networks, plan, pairs):
     bare = Networks(networks.before, networks.pruned)
     report = collect(
-        bare, plan, _story(INITIAL_WEIGHTS), test=pairs, lr_size=LR, runs=0, device="cpu"
+        bare, plan, _provenance(INITIAL_WEIGHTS), test=pairs, lr_size=LR, runs=0, device="cpu"
     )
     assert not report.recovered
     assert (report.after.psnr, report.after.ssim) == (
@@ -100,7 +102,7 @@ def test_without_recovery_after_is_the_pruned_network(networks, plan, pairs):
 
 
 def test_what_is_not_wanted_is_not_measured(networks, plan):
-    report = collect(networks, plan, _story(), test=None, lr_size=LR, runs=0, device="cpu")
+    report = collect(networks, plan, _provenance(), test=None, lr_size=LR, runs=0, device="cpu")
     assert (report.before.psnr, report.before.latency_ms, report.latency) == (None, None, None)
     assert report.data.images == []
     assert "not measured" in report.data.test

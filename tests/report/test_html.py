@@ -17,16 +17,16 @@ from drc.core.errors import RunError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import load_pair
 from drc.evaluation.benchmark import Bicubic
-from drc.report.compare import compare, table_rows
-from drc.report.gallery import GAIN, MOST_PHOTOS, choose, error_map, most_photos, photograph
-from drc.report.html.charts import numbered, plan_chart, scatter_chart
-from drc.report.html.comparison import comparison_page
-from drc.report.html.page import Recipe, page
-from drc.report.plots import require_matplotlib, save_plots
-from drc.report.points import Point, Scatter, quality_charts
-from drc.report.rows import rows
-from drc.report.run_files import Curve, RunFiles, read_report, read_run
+from drc.report.compare import compare, figures_table
+from drc.report.gallery import MOST_PHOTOS, choose, most_photos, photograph
+from drc.report.html.charts import plan_figure, scatter_figure
+from drc.report.html.page import Recipe, comparison_page, page
+from drc.report.html.png import require_resvg, save_plots
+from drc.report.html.points import Point, Scatter, quality_charts
+from drc.report.pictures import GAIN, error_map
+from drc.report.run_files import RunFiles, read_report, read_run
 from drc.report.schema import ImageQuality, Report
+from drc.report.text import summary
 from drc.store.plan import Plan
 from drc.store.run_folder import RunFolder
 
@@ -244,13 +244,13 @@ def test_both_themes_are_there_and_have_contrast(run):
 def test_photos_show_the_place_where_the_networks_differ_most(photos):
     (photo,) = photos
     lr, hr = load_pair(bundled_pairs("test")[0], 4)
-    names = [layer.name for layer in photo.layers]
+    names = [form.name for form in photo.forms]
     assert names == ["LR", "bicubic", "dense", "pruned", "HR"]
     assert photo.whole == tuple(hr.shape[1:]) and photo.corner == (0, 0)
-    assert torch.equal(photo.layers[0].pixels, lr) and torch.equal(photo.layers[-1].pixels, hr)
-    assert torch.equal(photo.layers[1].pixels, photo.layers[2].pixels)  # dense is bicubic here
-    assert photo.layers[3].psnr < photo.layers[2].psnr
-    apart = (photo.layers[2].pixels.float() - photo.layers[3].pixels.float()).abs().mean(0)
+    assert torch.equal(photo.forms[0].pixels, lr) and torch.equal(photo.forms[-1].pixels, hr)
+    assert torch.equal(photo.forms[1].pixels, photo.forms[2].pixels)  # dense is bicubic here
+    assert photo.forms[3].psnr < photo.forms[2].psnr
+    apart = (photo.forms[2].pixels.float() - photo.forms[3].pixels.float()).abs().mean(0)
     side, (top, left) = photo.close_up_side, photo.close_ups[0]
     means = torch.nn.functional.avg_pool2d(apart[None], side, 1)[0]
     assert apart[top : top + side, left : left + side].mean() >= 0.97 * means.max()
@@ -268,7 +268,7 @@ def test_error_maps_are_black_without_error_and_bright_with_much():
 def test_many_photos_are_shown_in_smaller_parts(tmp_path, run):
     pairs = bundled_pairs("test") * 4
     shown = photograph({"dense": Bicubic(4), "pruned": _Nearest(4)}, pairs[:MOST_PHOTOS])
-    assert all(max(photo.layers[-1].pixels.shape[1:]) <= 320 for photo in shown)
+    assert all(max(photo.forms[-1].pixels.shape[1:]) <= 320 for photo in shown)
     assert len(page(run, shown).encode()) < 5_000_000
 
 
@@ -277,7 +277,7 @@ def test_photos_of_many_networks_leave_the_page_small(run):
     pairs = (bundled_pairs("test") * 4)[: most_photos(len(networks))]
     assert len(pairs) == 1 and most_photos(3) == most_photos(6) == MOST_PHOTOS
     shown = photograph(networks, pairs, compared=list(networks)[1:], device="cpu")
-    assert len(shown[0].layers) == 54 and len(shown[0].close_ups) == 1
+    assert len(shown[0].forms) == 54 and len(shown[0].close_ups) == 1
     text = comparison_page(compare([run, run], ["a", "b"]), shown)
     assert len(text.encode()) < 5_000_000
 
@@ -294,10 +294,10 @@ def test_networks_are_opened_one_at_a_time():
 
     names = {"dense": Bicubic, "a": _Nearest, "b": _Nearest}
     (photo,) = photograph(Opened(names), bundled_pairs("test")[:1], compared=["a", "b"])
-    assert [layer.name for layer in photo.layers] == ["LR", "bicubic", *names, "HR"]
-    assert len(alive) == 4  # the first also tells the scale
+    assert [form.name for form in photo.forms] == ["LR", "bicubic", *names, "HR"]
+    assert len(alive) == len(names)
     whole = photo.whole[0] * photo.whole[1]
-    stored = (layer.pixels.untyped_storage().nbytes() for layer in photo.layers)
+    stored = (form.pixels.untyped_storage().nbytes() for form in photo.forms)
     assert all(size <= 3 * min(whole, 512 * 512) for size in stored)  # parts, not whole images
 
 
@@ -310,9 +310,9 @@ def test_the_slider_starts_with_what_is_compared_whatever_the_names(run):
         assert select.attributes["aria-label"].endswith(f"{side} image")
         (option,) = [o for o in select.all("option") if "selected" in o.attributes]
         assert option.text.startswith({"left": "error of a", "right": "a"}[side])
-        layers = [i for i in root.all("img") if "layer" in i.attributes["class"].split()]
-        (layer,) = [i for i in layers if side in i.attributes["class"].split()]
-        assert int(option.attributes["value"]) == layers.index(layer)
+        forms = [i for i in root.all("img") if "form" in i.attributes["class"].split()]
+        (form,) = [i for i in forms if side in i.attributes["class"].split()]
+        assert int(option.attributes["value"]) == forms.index(form)
 
 
 def test_photos_are_chosen_from_the_worst_to_the_best():
@@ -325,15 +325,21 @@ def test_photos_are_chosen_from_the_worst_to_the_best():
     assert [losses[p.name] for p in choose(pairs, figures, 1)] == [0.5]
 
 
+def drawn(chart: Scatter) -> str:
+    return str(scatter_figure([chart]).charts[0].drawing)
+
+
 def test_charts_place_points_and_columns_where_the_figures_say():
     chart = Scatter("t", "x", "y", [Point("a", "dense", 1, 10), Point("b", "after", 2, 20)])
-    svg = parse(str(scatter_chart(chart)))
+    svg = parse(drawn(chart))
     (square,) = svg.all("rect")
     rhombus = next(p for p in svg.all("path"))
     place = [float(v) for v in re.match(r"M([\d.]+) ([\d.]+)", rhombus.attributes["d"]).groups()]
     assert float(square.attributes["x"]) < place[0]  # cheaper is further left
     assert float(square.attributes["y"]) > place[1]  # better is higher
-    columns = list(parse(str(plan_chart({"a": (4, 16), "b": (16, 16)}))).all("rect"))
+    columns = list(
+        parse(plan_figure("", {"a": (4, 16), "b": (16, 16)}).charts[0].drawing).all("rect")
+    )
     heights = [float(column.attributes["height"]) for column in columns]
     assert heights[0] == heights[2] == heights[3] == pytest.approx(4 * heights[1], rel=0.01)
     assert [c.attributes["class"] for c in columns] == ["of", "kept share1", "of", "kept share4"]
@@ -349,14 +355,15 @@ def test_crowded_points_get_numbers_and_a_key_and_no_label_covers_another(run):
         for n, change in enumerate(changes)
     ]
     charts = quality_charts(runs)
-    numbers = numbered(charts)
-    assert numbers is not None and sorted(numbers.values()) == list(range(1, 11))
+    figure = scatter_figure(charts)
+    numbers = {name: number for _, number, name in figure.numbers}
+    assert sorted(numbers.values()) == list(range(1, 11))
     root = parse(comparison_page(compare(runs, list(numbers)[1:])))
     (key,) = [n for n in root.all("ol") if "numbers" in n.attributes["class"]]
     entries = [item.text for item in key.all("li")]
     assert entries == [f"{label} {number}" for label, number in numbers.items()]
     boxes = []
-    svg = parse(str(scatter_chart(charts[0], numbers=numbers)))
+    svg = parse(figure.charts[0].drawing)
     for text in (t for t in svg.all("text") if t.attributes["class"] == "name"):
         x, y = float(text.attributes["x"]), float(text.attributes["y"])
         width = 6.5 * len(text.text)
@@ -369,13 +376,13 @@ def test_crowded_points_get_numbers_and_a_key_and_no_label_covers_another(run):
 
 def test_a_dense_network_is_drawn_once_and_told_from_runs_by_its_shape(run):
     other = run.report.model_copy(update={"weights": "file other.pt"})
-    runs = [run, replace(run, name="b"), RunFiles("c", other, checksum="another")]
-    assert run.checksum  # of the plan
+    plan = run.plan.model_copy(update={"base_checksum": "another"})
+    runs = [run, replace(run, name="b"), RunFiles("c", other, plan)]
     chart = quality_charts(runs)[0]
     assert [p.label for p in chart.points if p.kind == "dense"] == [
         f"drn_tiny x4, dense ({run.name})", "drn_tiny x4, dense (c)"
     ]  # fmt: skip
-    svg = parse(str(scatter_chart(chart)))
+    svg = parse(drawn(chart))
     marks = {g.attributes["class"]: g.children[-1].tag for g in svg.all("g")}
     assert marks == {"point dense": "rect", "point after": "path"}
     timed = [replace(run, name="a"), replace(run, name="b", report=_on_gpu(run.report))]
@@ -397,7 +404,7 @@ def _plans(plan: Plan, ratios: Sequence[float]) -> list[Plan]:
 
 def test_plans_whose_names_do_not_fit_have_numbers_with_a_key(run):
     ratios = [0.3, 0.31, 0.32, 0.33, 0.34, 0.35]
-    root = parse(page(replace(run, front=_plans(run.plan, ratios))))
+    root = parse(page(replace(run, plans=_plans(run.plan, ratios))))
     (key,) = [n for n in root.all("ol") if "numbers" in n.attributes["class"]]
     entries = {item.text.split()[-1]: item.text for item in key.all("li")}
     (chart,) = [n for n in root.all("figure") if "not measured" in n.text]
@@ -408,7 +415,7 @@ def test_plans_whose_names_do_not_fit_have_numbers_with_a_key(run):
 
 def test_expected_losses_are_not_shown_as_measured(run):
     plans = _plans(run.plan, (0.3, 0.5))
-    text = page(replace(run, front=plans))
+    text = page(replace(run, plans=plans))
     assert "<b>Plans of the search, not measured</b> has no PSNR" in text
     assert "ratio 0.3 (this run)" in text and "Every PSNR was measured" in text
     assert "has no PSNR" not in page(run)
@@ -416,7 +423,7 @@ def test_expected_losses_are_not_shown_as_measured(run):
 
 def test_a_lone_point_and_equal_points_can_be_drawn():
     same = [Point(name, "after", 5, 30) for name in "abc"]
-    labels = [t for t in parse(str(scatter_chart(Scatter("t", "x", "y", same)))).all("text")]
+    labels = [t for t in parse(drawn(Scatter("t", "x", "y", same))).all("text")]
     places = [
         (t.attributes["text-anchor"], float(t.attributes["y"])) for t in labels if t.text in "abc"
     ]
@@ -428,7 +435,7 @@ def test_runs_are_compared_with_what_makes_them_unlike(run):
     found = compare([run, RunFiles(run.name, report)], ["runs/a", "runs/b"])
     assert [r.name for r in found.runs] == ["runs/a", "runs/b"]  # one folder name, so whole paths
     assert any("different scales: 4; 2" in note for note in found.notes)
-    assert len(list(table_rows(found.runs))) == 4
+    assert len(figures_table(found.runs).rows) == 4
     content = json.loads(found.to_json())
     assert content["runs"][0]["report"]["after"]["params"] == report.after.params
     root = parse(comparison_page(found))
@@ -457,7 +464,7 @@ def test_reports_are_read_back_whole_and_damage_is_told(run, finished_run, tmp_p
 
 
 def test_plots_are_pictures_of_the_same_figures(run, tmp_path):
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    pytest.importorskip("resvg_py", reason="plots need resvg")
     from PIL import Image
 
     written = save_plots([run], tmp_path / "plots")
@@ -468,41 +475,40 @@ def test_plots_are_pictures_of_the_same_figures(run, tmp_path):
     assert [p.name for p in save_plots([run, run], tmp_path)] == ["front.png"]
 
 
-def test_plots_and_page_draw_the_same_curves(run, tmp_path, monkeypatch):
-    """A blind network's kernel loss among them."""
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
-    from matplotlib.figure import Figure
+def test_plots_hold_the_drawings_of_the_page(run, tmp_path, monkeypatch):
+    """Those of a blind network's kernel loss among them, in the colours of the light theme."""
+    resvg = pytest.importorskip("resvg_py", reason="plots need resvg")
+    drawn: list[str] = []
+    styles: set[str] = set()
 
-    figures: dict[str, Figure] = {}
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, path, **_: figures.update({path.name: self})
-    )
+    def keep(svg_string: str, style_sheet: str, **_: object) -> bytes:
+        drawn.append(svg_string)
+        styles.add(style_sheet)
+        return b""
+
+    monkeypatch.setattr(resvg, "svg_to_bytes", keep)
     lines = [
         {"step": n, "loss": 3 / n, "primal": 2 / n, "dual": 0.0, "kernel": 1 / n, "lr": 1e-4 * n}
         for n in range(1, 6)
     ]
-    blind = replace(run, curves=[Curve("recovery", lines)])
+    blind = replace(run, metrics=lines, plans=_plans(run.plan, (0.3, 0.5)))
     save_plots([blind], tmp_path)
-    (drawn,) = (figure for name, figure in figures.items() if "training" in name)
-    plotted = {axes.get_title(): [line.get_label() for line in axes.lines] for axes in drawn.axes}
-    assert plotted["losses, recovery"] == ["loss", "primal", "kernel"]
-    svgs = list(parse(page(blind)).all("svg"))
-    shown = {
-        title.text.partition(":")[0]: [t.text for t in svg.all("text")]
-        for svg in svgs
-        for title in [svg.children[0]]
-    }
-    for title, names in plotted.items():
-        assert shown[title][-len(names) :] == names
+    shown = re.findall(r'<svg[^>]*class="chart".*?</svg>', page(blind), re.DOTALL)
+    assert len(shown) == 7  # the plan, plans of the search, quality three times, training twice
+    assert all(sum(svg in plot for plot in drawn) == 1 for svg in shown)
+    (losses,) = (svg for svg in shown if "losses, recovery" in svg)
+    assert re.findall(r'class="name"[^>]*>(\w+)<', losses) == ["loss", "primal", "kernel"]
+    (style,) = styles
+    assert "var(" not in style and "#cc4e00" in style
 
 
-def test_plots_without_matplotlib_name_the_extra(monkeypatch):
+def test_plots_without_resvg_name_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"drc-sr\[plots\]"):
-        require_matplotlib()
+        require_resvg()
 
 
 def test_rows_of_the_page_are_those_of_the_terminal(run):
     text = parse(page(run)).text
-    for row in rows(run.report):
-        assert row.before in text and row.change in text
+    for _, before, _, _, change in summary(run.report).rows:
+        assert before in text and change in text

@@ -7,8 +7,6 @@ import json
 
 import pytest
 
-from drc.report.markdown import to_markdown
-from drc.report.rows import rows, title
 from drc.report.schema import (
     Counters,
     DataUsed,
@@ -19,7 +17,8 @@ from drc.report.schema import (
     Report,
     Side,
 )
-from drc.report.table import print_table
+from drc.report.table import Table, console, difference, figure, giga, relative
+from drc.report.text import print_text, summary, title, to_markdown
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def report() -> Report:
 
 def _table(report: Report) -> str:
     stream = io.StringIO()
-    print_table(report, stream)
+    print_text(report, stream)
     return stream.getvalue()
 
 
@@ -85,7 +84,7 @@ def test_a_name_that_looks_like_markup_stays_text(report):
 
 
 def test_rows_hold_the_figures_and_their_changes(report):
-    found = {row.name: (row.before, row.pruned, row.after, row.change) for row in rows(report)}
+    found = {name: tuple(cells) for name, *cells in summary(report).rows}
     assert found == {
         "parameters": ("4,804,065", "3,116,637", "3,116,637", "-35.1%"),
         "MACs (LR 96x96)": ("109.81 G", "72.12 G", "72.12 G", "-34.3%"),
@@ -139,7 +138,7 @@ def test_a_bar_in_a_name_does_not_break_the_markdown_table(report):
     (line,) = [
         line for line in to_markdown(report).splitlines() if "a\\|b" in line and "31.90" in line
     ]
-    assert line.replace("\\|", "").count("|") == 6
+    assert line.replace("\\|", "").count("|") == 7
 
 
 def test_long_paths_stay_in_one_piece_in_the_table(report):
@@ -155,3 +154,24 @@ def test_the_title_tells_what_the_budget_counts(report: Report) -> None:
     after = report.after.model_copy(update={"latency_ms": None})
     untimed = timed.model_copy(update={"after": after})
     assert title(untimed) == "drn_s x4: 34.3% of the MACs removed (30% asked)"
+
+
+def test_a_table_is_the_same_in_markdown_and_on_a_terminal() -> None:
+    table = Table(("name", "count", "why"), [("a|b", "1", "[/odd]")], "title", align="lrl")
+    assert table.markdown().splitlines() == [
+        "| name | count | why |",
+        "| --- | ---: | --- |",
+        "| a\\|b | 1 | [/odd] |",
+    ]
+    stream = io.StringIO()
+    console(stream).print(table.rich())
+    for part in ("title", "a|b", "[/odd]"):
+        assert part in stream.getvalue()
+
+
+def test_figures_and_changes_that_are_not_known_show_a_dash() -> None:
+    assert (figure(None, 2), relative(None, 1), relative(0, 1), difference(1, None, 2)) == (
+        "-",
+    ) * 4
+    assert (figure(1234.5, 1), relative(4, 3), giga(1_500_000)) == ("1,234.5", "-25.0%", "1.50 M")
+    assert difference(30.004, 30.006, 2) == "+0.01"  # of the figures as shown

@@ -13,8 +13,7 @@ from helpers.cli import assert_one_line, drc, tiny_photos
 import drc as package
 from drc.core.errors import DataError, UsageError
 from drc.networks.registry import build, costs, get_preset, list_models, schema
-from drc.report.paper import measure, published, to_json
-from drc.report.paper_table import print_paper
+from drc.report.paper import measure, print_paper, published, to_json
 
 LIGHT = ("swinir_light", "swinir_light_drc")
 

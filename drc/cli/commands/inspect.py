@@ -40,7 +40,7 @@ def command(
             "`drc inspect package.module:factory`, or `drc inspect --weights FILE`"
         )
     from drc.opening import open_network
-    from drc.report.inspection import inspect
+    from drc.report.inspection import inspect, print_inspection
 
     # Which channels there are does not depend on the weights: a name alone downloads none.
     spec = weights if weights is not None or model is None else "none"
@@ -48,6 +48,4 @@ def command(
     if as_json:
         print(inspection.to_json())
         return
-    from drc.report.inspection_table import print_inspection
-
     print_inspection(inspection, sys.stdout)

@@ -46,23 +46,23 @@ def _lines() -> Iterator[dict[str, Any]]:
 def _print(lines: list[dict[str, Any]]) -> None:
     import sys
 
-    from rich.console import Console
-    from rich.table import Table
+    from drc.report.table import MISSING, Table, console, figure
 
-    # Addresses must stay in one piece to be copied.
-    width = None if sys.stdout.isatty() else 200
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    for heading in ("scale", "parameters", "G MACs", "range"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("weights", overflow="fold")
+    rows = []
     for line in lines:
-        table.add_row(
-            line["model"],
-            f"x{line['scale']}",
-            "-" if line["params"] is None else f"{line['params']:,}",
-            "-" if line["macs"] is None else f"{line['macs'] / 1e9:.2f}",
-            f"0..{line['value_range']:g}",
-            line["weights"],
+        params, macs = line["params"], line["macs"]
+        rows.append(
+            (
+                line["model"],
+                f"x{line['scale']}",
+                figure(params, 0),
+                MISSING if macs is None else f"{macs / 1e9:.2f}",
+                f"0..{line['value_range']:g}",
+                line["weights"],
+            )
         )
-    Console(file=sys.stdout, highlight=False, width=width).print(table)
+    headings = ("model", "scale", "parameters", "G MACs", "range", "weights")
+    table = Table(headings, rows, align="lrrrrl").rich(bare=True)
+    table.columns[0].no_wrap = True
+    # Addresses must stay in one piece to be copied.
+    console(sys.stdout, plain_width=200).print(table)

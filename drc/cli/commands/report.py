@@ -29,7 +29,7 @@ _Photos = Annotated[
         min=0, max=8, help="With --html: test images on the page, 0 for none [default: 3]."
     ),
 ]
-_Png = Annotated[bool, typer.Option("--png", help="Write plots as pictures too (matplotlib).")]
+_Png = Annotated[bool, typer.Option("--png", help="Write the charts as PNG files too.")]
 _Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of text.")]
 _Measure = Annotated[
     bool,
@@ -102,7 +102,7 @@ def command(
         _refuse(params, _OF_MEASURING, "is for measuring; leave it out to compare runs")
         if not html:
             _refuse(params, ("device",), "is for the photos of the page; pass --html as well")
-        compare_runs(folders, html, png, photos, device, output, quiet, markdown, as_json)
+        compare_runs(folders, params)
         return
     _report({**params, "run": folders[0] if folders else None}, markdown, as_json)
 
@@ -124,5 +124,5 @@ def _report(params: dict[str, Any], markdown: bool, as_json: bool) -> None:
 def _refuse(params: dict[str, Any], names: tuple[str, ...], why: str) -> None:
     for name in names:
         if params.get(name):
-            told = "RUN" if name == "runs" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"{told} {why}")
+            option = "RUN" if name == "runs" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {why}")

@@ -1,27 +1,36 @@
-"""The page of one run: what `report.html` shows, gathered for its template."""
+"""The pages: `report.html` of one run and `compare.html` of several, gathered for their templates.
+
+A page is one file: styles, script, charts and photos are all inside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from drc import __version__
+from drc.report.compare import Comparison, figures_table, images_table
 from drc.report.gallery import Photo
-from drc.report.html.charts import Chart, line_chart, plan_chart
-from drc.report.html.front import Front, front
-from drc.report.html.pictures import PhotoView, view
-from drc.report.html.render import render
-from drc.report.points import (
-    kept_channels,
-    plan_front,
+from drc.report.html.charts import lines_figure, plan_figure, scatter_figure
+from drc.report.html.photos import QUALITY, view
+from drc.report.html.points import (
+    loss_chart,
+    plan_curve,
     quality_charts,
     share,
     training_charts,
 )
-from drc.report.rows import MISSING, Row, facts, giga, headings, rows, times, title
+from drc.report.pictures import GAIN, ramp_css
 from drc.report.run_files import RunFiles
 from drc.report.schema import Report
+from drc.report.table import MISSING, giga
+from drc.report.text import facts, frozen, images, summary, times, title
 
 
 @dataclass(frozen=True)
@@ -39,55 +48,6 @@ class Recipe:
     seed: int | None = None
 
 
-@dataclass(frozen=True)
-class Card:
-    """A figure to see first."""
-
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """One bar of the plan."""
-
-    name: str
-    keep: int
-    of: int
-    share: int
-
-    @property
-    def percent(self) -> float:
-        return 100 * self.keep / self.of
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything on the page of one run, in the order of the page."""
-
-    title: str
-    report: Report
-    cards: list[Card]
-    warnings: list[str]
-    notes: list[str]
-    headings: tuple[str, ...]
-    rows: list[Row]
-    facts: list[tuple[str, str]]
-    kept: str
-    plan: Markup
-    groups: list[Group]
-    plans: Front | None
-    front: Front
-    curves: list[Chart]
-    photos: list[PhotoView]
-    images: list[tuple[str, ...]]
-    image_headings: tuple[str, ...]
-    environment: list[tuple[str, str]]
-    recipe: Recipe | None
-    times: list[tuple[str, str]] = field(default_factory=list)
-
-
 def page(
     run: RunFiles, photos: Sequence[Photo] = (), recipe: Recipe | None = None, *,
     photo_problem: str = "",
@@ -100,58 +60,83 @@ def page(
         recipe: the commands that made it.
         photo_problem: why there are no photos, a sentence.
     """
-    report, plans = run.report, plan_front(run)
-    told = set(run.plan.notes) if run.plan else set()
+    report, plans, quality = run.report, plan_curve(run), quality_charts([run])
+    of_plan = set(run.plan.notes) if run.plan else set()
     problems = [*run.problems, *([photo_problem] if photo_problem else [])]
-    return render(
+    return _render(
         "report.html",
-        page=Page(
-            title=title(report),
-            report=report,
-            cards=list(_cards(report)),
-            warnings=[*(n for n in report.notes if n not in told), *_missing(report), *problems],
-            notes=[note for note in report.notes if note in told],
-            headings=headings(report),
-            rows=list(rows(report)),
-            facts=list(facts(report)),
-            kept=_kept(report),
-            plan=plan_chart(report.plan.groups),
-            groups=groups(report),
-            plans=front([plans], joined=True) if plans is not None else None,
-            front=front(quality_charts([run])),
-            curves=[
-                Chart(chart.title, line_chart(chart))
-                for curve in run.curves
-                for chart in training_charts(curve)
-            ],
-            photos=[view(photo) for photo in photos],
-            images=list(_images(report)),
-            image_headings=_image_headings(report),
-            environment=list(environment(report, recipe)),
-            recipe=recipe,
-            times=list(times(report)),
-        ),
+        title=title(report),
+        report=report,
+        cards=list(_cards(report)),
+        warnings=[*(n for n in report.notes if n not in of_plan), *_missing(report), *problems],
+        notes=[note for note in report.notes if note in of_plan],
+        summary=summary(report),
+        facts=list(facts(report)),
+        kept=_kept(report),
+        plan=plan_figure("", report.plan.groups),
+        frozen=frozen(report),
+        plans=scatter_figure([plans], joined=True) if plans is not None else None,
+        quality=scatter_figure(quality) if quality else None,
+        training=lines_figure(training_charts(run)),
+        photos=[view(photo) for photo in photos],
+        images=images(report),
+        environment=list(_environment(report, recipe)),
+        recipe=recipe,
+        times=times(report),
     )
 
 
-def _cards(report: Report) -> Iterator[Card]:
-    """What was won and lost; figures that were not measured have no card."""
+def comparison_page(
+    found: Comparison, photos: Sequence[Photo] = (), photo_problems: Sequence[str] = ()
+) -> str:
+    """The HTML text of `compare.html`.
+
+    Args:
+        found: the runs.
+        photos: the test images that they share through their networks.
+        photo_problems: why photos are missing, a sentence each.
+    """
+    runs, quality = found.runs, quality_charts(found.runs)
+    networks = dict.fromkeys(run.report.network for run in runs)
+    return _render(
+        "compare.html",
+        title=f"{len(runs)} runs compared: {', '.join(networks)}",
+        figures=figures_table(runs),
+        notes=[*found.notes, *photo_problems],
+        quality=scatter_figure(quality) if quality else None,
+        training=lines_figure(loss_chart(runs)),
+        runs=[
+            {
+                "name": run.name,
+                "report": run.report,
+                "plan": plan_figure("", run.report.plan.groups),
+                "environment": [("folder", folder), *_environment(run.report)],
+            }
+            for run, folder in zip(runs, found.folders, strict=True)
+        ],
+        photos=[view(photo) for photo in photos],
+        images=images_table(runs),
+        version=__version__,
+    )
+
+
+def _cards(report: Report) -> Iterator[tuple[str, str, str]]:
+    """What was won and lost, as name, figure and detail; what was not measured has no card."""
     before, after = report.before, report.after
-    found = {row.name.partition(" (")[0]: row for row in rows(report)}
-    change = {name: row.change.replace("-", "\N{MINUS SIGN}") for name, row in found.items()}
-    widths = f"{_short(before.params)} → {_short(after.params)}"
-    yield Card("parameters", change["parameters"], widths)
-    yield Card("MACs", change["MACs"], f"{giga(before.macs)} → {giga(after.macs)}")
+    rows = {name.partition(" (")[0]: cells for name, *cells in summary(report).rows}
+    change = {name: cells[-1].replace("-", "\N{MINUS SIGN}") for name, cells in rows.items()}
+    yield "parameters", change["parameters"], f"{_short(before.params)} → {_short(after.params)}"
+    yield "MACs", change["MACs"], f"{giga(before.macs)} → {giga(after.macs)}"
     if before.latency_ms and after.latency_ms:
         digits = 1 if before.latency_ms < 1000 else 0  # a card is narrow
         shown = f"{before.latency_ms:,.{digits}f} → {after.latency_ms:,.{digits}f} ms"
-        yield Card("latency", change["latency"], shown)
-        detail = f"of {before.macs / after.macs:.2f}x by MACs"
-        yield Card("speed-up", f"{before.latency_ms / after.latency_ms:.2f}x", detail)
+        yield "latency", change["latency"], shown
+        by_macs = f"of {before.macs / after.macs:.2f}x by MACs"
+        yield "speed-up", f"{before.latency_ms / after.latency_ms:.2f}x", by_macs
     for name, unit in (("PSNR", " dB"), ("SSIM", "")):
-        row = found[name]
-        if row.change != MISSING:
-            yield Card(name, change[name] + unit, f"{row.before} → {row.after}{unit}")
+        old, _, new, changed = rows[name]
+        if changed != MISSING:
+            yield name, change[name] + unit, f"{old} → {new}{unit}"
 
 
 def _short(params: int) -> str:
@@ -159,7 +144,8 @@ def _short(params: int) -> str:
 
 
 def _kept(report: Report) -> str:
-    keep, of = kept_channels(report)
+    widths = report.plan.groups.values()
+    keep, of = sum(keep for keep, _ in widths), sum(of for _, of in widths)
     return f"{keep:,} of {of:,} removable channels stay ({keep / of:.1%})." if of else ""
 
 
@@ -170,45 +156,15 @@ def _missing(report: Report) -> Iterator[str]:
         yield "PSNR and SSIM were not measured: there were no test images"
     elif len(report.data.images) < 5:
         count = len(report.data.images)
-        images = "one image" if count == 1 else f"{count} images"
-        yield f"PSNR and SSIM are means over {images}; measure on a benchmark before you publish"
+        number = "one image" if count == 1 else f"{count} images"
+        yield f"PSNR and SSIM are means over {number}; measure on a benchmark before you publish"
     if report.latency is None:
         yield "latency was not measured"
     if after.psnr is not None and base.psnr is not None and after.psnr < base.psnr:
         yield f"the result is worse than bicubic enlargement ({base.psnr:.2f} dB)"
 
 
-def groups(report: Report) -> list[Group]:
-    """The bars of the plan."""
-    found = report.plan.groups.items()
-    return [Group(name, keep, of, share(keep, of)) for name, (keep, of) in found]
-
-
-def _image_headings(report: Report) -> tuple[str, ...]:
-    heads = ["PSNR before", "PSNR after", "change", "SSIM before", "SSIM after"]
-    kernels = ["kernel error before", "kernel error after"]
-    return tuple(heads + (kernels if report.kernel_error is not None else []))
-
-
-def _images(report: Report) -> Iterator[tuple[str, ...]]:
-    for image in report.data.images:
-        before, after = image.psnr_before, image.psnr_after
-        apart = None
-        if before is not None and after is not None:
-            apart = round(after, 2) - round(before, 2)
-        cells = [_cell(before, 2), _cell(after, 2), MISSING if apart is None else f"{apart:+.2f}"]
-        cells += [_cell(image.ssim_before, 4), _cell(image.ssim_after, 4)]
-        if report.kernel_error is not None:
-            errors = (image.kernel_error_before, image.kernel_error_after)
-            cells += [_cell(error, 3) for error in errors]
-        yield image.name, *cells
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def environment(report: Report, recipe: Recipe | None = None) -> Iterator[tuple[str, str]]:
+def _environment(report: Report, recipe: Recipe | None = None) -> Iterator[tuple[str, str]]:
     """Versions, machine and seed."""
     yield "made by", f"{report.command}, {report.created}"
     yield "versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -221,4 +177,28 @@ def environment(report: Report, recipe: Recipe | None = None) -> Iterator[tuple[
         yield "seed", str(recipe.seed)
 
 
-__all__ = ["Card", "Group", "Page", "Recipe", "environment", "groups", "page"]
+def _render(template: str, **values: Any) -> str:
+    """Fill in a template of the package; every text is escaped."""
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _templates() -> Environment:
+    made = Environment(
+        loader=PackageLoader("drc.report.html", "templates"), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.globals.update(
+        style=Markup(template_text("charts.css") + template_text("style.css")),
+        script=Markup(template_text("page.js")),
+        gain=GAIN,
+        ramp=ramp_css(),
+        quality_of_photos=QUALITY,
+        share=share,
+    )
+    return made
+
+
+def template_text(name: str) -> str:
+    """A style sheet or script of the page."""
+    return (resources.files("drc.report.html") / "templates" / name).read_text("utf-8")

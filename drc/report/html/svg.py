@@ -32,6 +32,8 @@ def picture(width: float, height: float, label: str, children: Iterable[Markup])
         element("title", label),
         *children,
         viewBox=f"0 0 {width:g} {height:g}",
+        width=width,
+        height=height,
         role="img",
         class_="chart",
         xmlns="http://www.w3.org/2000/svg",
@@ -40,11 +42,11 @@ def picture(width: float, height: float, label: str, children: Iterable[Markup])
 
 @dataclass(frozen=True)
 class Axis:
-    """Values to places on the drawing.
+    """Values to positions on the drawing.
 
     Attributes:
         low, high: the values at the ends, `low < high`.
-        start, end: their places.
+        start, end: their positions.
         ticks: values to mark.
     """
 
@@ -88,25 +90,26 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> list[Markup]:
-    """Grid lines with their values, and what the axes mean."""
+def rulers(x: Axis, y: Axis) -> list[Markup]:
+    """Horizontal grid lines with their values."""
     parts: list[Markup] = []
     for tick in y.ticks:
         at = y(tick)
         parts.append(element("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"))
-        parts.append(
-            element("text", number(tick), x=x.start - 6, y=at + 4, class_="tick", text_anchor="end")
-        )
-    for tick in x.ticks:
-        at = x(tick)
-        parts.append(element("line", x1=at, x2=at, y1=y.end, y2=y.start, class_="grid"))
-        place = {"x": at, "y": y.start + 16, "text_anchor": "middle"}
-        parts.append(element("text", number(tick), class_="tick", **place))
-    middle = (x.start + x.end) / 2
-    place = {"x": middle, "y": y.start + 34, "text_anchor": "middle"}
-    parts.append(element("text", x_label, class_="label", **place))
-    parts.append(element("text", y_label, x=4, y=14, class_="label"))
+        spot = {"x": x.start - 6, "y": at + 4, "text_anchor": "end"}
+        parts.append(element("text", number(tick), class_="tick", **spot))
     return parts
 
 
-__all__ = ["Axis", "axis", "element", "frame", "number", "picture"]
+def frame(x: Axis, y: Axis, x_label: str, y_label: str) -> list[Markup]:
+    """Grid lines with their values, and what the axes mean."""
+    parts = rulers(x, y)
+    for tick in x.ticks:
+        at = x(tick)
+        parts.append(element("line", x1=at, x2=at, y1=y.end, y2=y.start, class_="grid"))
+        spot = {"x": at, "y": y.start + 16, "text_anchor": "middle"}
+        parts.append(element("text", number(tick), class_="tick", **spot))
+    middle = {"x": (x.start + x.end) / 2, "y": y.start + 34, "text_anchor": "middle"}
+    parts.append(element("text", x_label, class_="label", **middle))
+    parts.append(element("text", y_label, x=4, y=14, class_="label"))
+    return parts

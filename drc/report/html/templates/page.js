@@ -43,7 +43,7 @@
   for (const photo of document.querySelectorAll(".photo")) {
     const compare = photo.querySelector(".compare");
     const slider = compare.querySelector("input");
-    const layers = [...compare.querySelectorAll(".layer")];
+    const forms = [...compare.querySelectorAll(".form")];
 
     const move = () => {
       compare.style.setProperty("--at", `${slider.value}%`);
@@ -56,7 +56,7 @@
       const side = select.dataset.side;
       const tag = compare.querySelector(`.tag.${side}`);
       const show = () => {
-        layers.forEach((layer, index) => layer.classList.toggle(side, index === Number(select.value)));
+        forms.forEach((form, index) => form.classList.toggle(side, index === Number(select.value)));
         tag.textContent = select.selectedOptions[0].textContent;
       };
       select.addEventListener("change", show);

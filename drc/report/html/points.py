@@ -1,4 +1,4 @@
-"""What pages and plots draw: quality against cost, and how trainings went."""
+"""What the charts show: quality against cost, plans against each other, and how trainings went."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from drc.report.dense import dense_labels
-from drc.report.run_files import Curve, RunFiles
+from drc.report.compare import dense_labels
+from drc.report.run_files import RunFiles
 from drc.report.schema import Report
 
 Kind = Literal["dense", "pruned", "after", "plan", "chosen"]
@@ -109,52 +109,55 @@ def _compressed(run: RunFiles, cost: str, unit: float, several: bool) -> Iterato
         yield Point(run.name if several else own, kind, after / unit, report.after.psnr)
 
 
-def plan_front(run: RunFiles) -> Scatter | None:
+def plan_curve(run: RunFiles) -> Scatter | None:
     """The loss that the strategy expects of each plan against its cost.
 
     Returns:
         None unless there are several plans and the strategy expects a loss of each.
     """
-    plans = [plan for plan in run.front if plan.expected_loss is not None]
+    plans = [plan for plan in run.plans if plan.expected_loss is not None]
     if len(plans) < 2:
         return None
     budget = plans[0].budget
-    used = run.plan.budget.ratio if run.plan else None
-    points = [
-        Point(
-            f"ratio {plan.budget.ratio:g}" + (" (this run)" if plan.budget.ratio == used else ""),
-            "chosen" if plan.budget.ratio == used else "plan",
-            100 * plan.budget.predicted / plan.budget.before,
-            plan.expected_loss or 0.0,
-        )
-        for plan in reversed(plans)
-    ]
-    dense = Point("dense", "dense", 100.0, 0.0)
+    points = []
+    for plan in reversed(plans):
+        chosen = run.plan is not None and plan.budget.ratio == run.plan.budget.ratio
+        label = f"ratio {plan.budget.ratio:g}{' (this run)' if chosen else ''}"
+        cost = 100 * plan.budget.predicted / plan.budget.before
+        points.append(Point(label, "chosen" if chosen else "plan", cost, plan.expected_loss or 0.0))
+    points.append(Point("dense", "dense", 100.0, 0.0))
     label = f"{budget.unit if budget.kind != 'latency' else 'latency'} left (% of dense)"
-    title = "Plans of the search, not measured"
-    return Scatter(title, label, "loss expected by the search", [*points, dense])
+    return Scatter(
+        "Plans of the search, not measured", label, "loss expected by the search", points
+    )
 
 
 _TERMS = ("loss", "primal", "distill", "features", "dual", "kernel")
 """Of the lines of metrics.jsonl: the sum that is minimised, and its terms before weighting."""
 
 
-def training_charts(curve: Curve) -> list[Lines]:
+def training_charts(run: RunFiles) -> list[Lines]:
     """The terms of the loss that are not 0 all along, PSNR on held-out images, learning rate.
 
     A chart without any number is left out.
     """
-    terms = {name: curve.series(name) for name in _TERMS}
+    terms = {name: run.series(name) for name in _TERMS}
     drawn = {name: line for name, line in terms.items() if any(value for _, value in line)}
-    charts = [Lines(f"losses, {curve.title}", "loss", drawn)]
+    charts = [Lines("losses, recovery", "loss", drawn)]
     for name, title, label in (
         ("validation", "held-out images", "PSNR (dB)"),
         ("lr", "learning rate", "rate"),
     ):
-        line = curve.series(name)
-        series = {title: line} if line else {}
-        charts.append(Lines(f"{title}, {curve.title}", label, series))
+        line = run.series(name)
+        charts.append(Lines(f"{title}, recovery", label, {title: line} if line else {}))
     return [chart for chart in charts if chart.series]
+
+
+def loss_chart(runs: Sequence[RunFiles]) -> list[Lines]:
+    """The losses of several runs in one chart; none where no run has any."""
+    lines = {run.name: run.series("loss") for run in runs}
+    drawn = {name: line for name, line in lines.items() if line}
+    return [Lines("loss of the recovery", "loss", drawn)] if drawn else []
 
 
 def share(keep: int, of: int) -> int:
@@ -164,23 +167,3 @@ def share(keep: int, of: int) -> int:
 
 SHARES = ("under 25 %", "25 to 50 %", "50 to 75 %", "75 % and more", "all")
 """What the classes of `share` are called."""
-
-
-def kept_channels(report: Report) -> tuple[int, int]:
-    """The removable channels that stay, and how many there were."""
-    widths = report.plan.groups.values()
-    return sum(keep for keep, _ in widths), sum(of for _, of in widths)
-
-
-__all__ = [
-    "KINDS",
-    "SHARES",
-    "Lines",
-    "Point",
-    "Scatter",
-    "kept_channels",
-    "plan_front",
-    "quality_charts",
-    "share",
-    "training_charts",
-]

@@ -19,33 +19,25 @@ _ANCHORS: dict[int, Anchor] = {1: "start", 0: "middle", -1: "end"}
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle, upright or not: `bottom` is the larger y, whichever way y counts."""
+    """A rectangle; y counts downwards."""
 
     left: float
     top: float
     right: float
     bottom: float
 
-    def meets(self, other: Box) -> bool:
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
+    def overlaps(self, other: Box) -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
-    def holds(self, other: Box) -> bool:
-        return (
-            self.left <= other.left
-            and other.right <= self.right
-            and self.top <= other.top
-            and other.bottom <= self.bottom
-        )
+    def contains(self, other: Box) -> bool:
+        across = self.left <= other.left and other.right <= self.right
+        return across and self.top <= other.top and other.bottom <= self.bottom
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label's place.
+    """Where one label stands.
 
     Attributes:
         x, y: of its anchor; `y` is the middle of its height.
@@ -55,11 +47,11 @@ class Label:
 
     x: float
     y: float
-    anchor: Anchor
-    apart: bool
+    anchor: Anchor = "start"
+    apart: bool = False
 
 
-def place_labels(
+def arrange_labels(
     points: Sequence[tuple[float, float]],
     widths: Sequence[float],
     height: float,
@@ -67,10 +59,10 @@ def place_labels(
     *,
     near: bool = False,
 ) -> list[Label] | None:
-    """Find a place for every label, the nearest free one around its point.
+    """Put every label on the nearest free spot around its point.
 
     Args:
-        points: places of the marks, in the drawing's units.
+        points: where the marks are, in the drawing's units.
         widths: of the labels.
         height: of a label.
         bounds: what no label may leave.
@@ -78,14 +70,13 @@ def place_labels(
             a line.
 
     Returns:
-        The places, in the order of the points; None where one of them finds none.
+        The labels in the order of the points; None where there is no room for one of them.
     """
-    marks = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in points]
-    taken: list[Box] = []
+    taken = [Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in points]
     found: list[Label] = []
     for point, width in zip(points, widths, strict=True):
         for label, box in _candidates(point, width, height, _RINGS[:2] if near else _RINGS):
-            if bounds.holds(box) and not any(map(box.meets, (*marks, *taken))):
+            if bounds.contains(box) and not any(map(box.overlaps, taken)):
                 found.append(label)
                 taken.append(box)
                 break
@@ -96,7 +87,7 @@ def place_labels(
 
 def beside(points: Sequence[tuple[float, float]]) -> list[Label]:
     """Right of every point, for where there is no room: better than no labels."""
-    return [Label(x + _RINGS[0], y, "start", False) for x, y in points]
+    return [Label(x + _RINGS[0], y) for x, y in points]
 
 
 def _candidates(
@@ -109,6 +100,3 @@ def _candidates(
             left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = Box(left, y - height / 2, left + width, y + height / 2)
             yield Label(x, y, anchor, ring > _RINGS[0]), box
-
-
-__all__ = ["Anchor", "Box", "Label", "beside", "place_labels"]
