@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from drc.core.probe import NothingTakenError, first_taken, noise
 from drc.core.runtime import eval_mode
 from drc.evaluation.ensemble import self_ensemble
 from drc.evaluation.tiling import MULTIPLE, check_tile, upscale_tiled
@@ -100,15 +101,11 @@ def on_image(
     Raises:
         Exception: what `work` raised for the likeliest number of channels.
     """
-    generator = torch.Generator().manual_seed(0)
-    failures: list[Exception] = []
-    for channels in possible_channels(model):
-        lr = torch.rand(1, channels, *lr_size, generator=generator).to(device)
-        try:
-            return work(lr)
-        except Exception as error:  # a foreign forward raises what it likes
-            failures.append(error)
-    raise failures[0]
+    shapes = ((channels, *lr_size) for channels in possible_channels(model))
+    try:
+        return first_taken(noise(shapes, torch.empty(0, device=device)), work)[1]
+    except NothingTakenError as refused:
+        raise refused.failures[0][1] from None
 
 
 __all__ = ["Inference", "borrowed", "on_image"]
