@@ -13,7 +13,7 @@ from drc.graph.tracer import Tracer, rule
 def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """g v / |v|: the scale has one entry per index of the dimension that is kept."""
     weight = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-    tracer.set_layers(weight, combine(tracer, [args[0], args[1]], weight.shape))
+    tracer.set_maps(weight, combine(tracer, [args[0], args[1]], weight.shape))
 
 
 @rule("aten::glu")
@@ -21,9 +21,9 @@ def glu(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> N
     """First half times the sigmoid of the second: the halves are tied."""
     image = args[0]
     dim = bind(func, args, kwargs)["dim"] % image.ndim
-    size, layers = image.shape[dim] // 2, []
-    for ids in tracer.wide(image):
+    size, maps = image.shape[dim] // 2, []
+    for ids in tracer.wide_maps(image):
         first, second = ids.narrow(dim, 0, size), ids.narrow(dim, size, size)
         tracer.space.tie(first, second)
-        layers.append(first)
-    tracer.set_layers(outputs, layers)
+        maps.append(first)
+    tracer.set_maps(outputs, maps)

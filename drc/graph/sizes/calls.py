@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from drc.graph.ids import solid
+from drc.graph.ids import IdMaps, solid
 from drc.graph.sizes.ops import OPS, Sizes, kept_length
-
-if TYPE_CHECKING:
-    from drc.graph.tracer import Layers
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,8 @@ class SizeCall:
         written: the sizes as the code gives them.
         given: the sizes in effect, which an earlier cut may have rewritten.
         shape: of the input.
-        source: id layers of the input.
-        targets: id layers of every output.
+        source: id maps of the input.
+        targets: id maps of every output.
         spare: whether it gives no rule as long as cuts hold without.
         site: as in a rule.
     """
@@ -90,8 +87,8 @@ class SizeCall:
     written: tuple[int, ...]
     given: tuple[int, ...]
     shape: tuple[int, ...]
-    source: Layers
-    targets: list[Layers]
+    source: IdMaps
+    targets: list[IdMaps]
     spare: bool = False
     site: str = ""
 
@@ -113,13 +110,13 @@ class SizeCall:
     def solid(self) -> SizeCall:
         """The call with ids as they are after the run: tensors may have been written into."""
         source = [solid(ids) for ids in self.source]
-        targets = [[solid(ids) for ids in layers] for layers in self.targets]
+        targets = [[solid(ids) for ids in maps] for maps in self.targets]
         return replace(self, source=source, targets=targets)
 
     @property
     def touches_channels(self) -> bool:
-        layers = [*self.source, *(ids for target in self.targets for ids in target)]
-        return any(ids.numel() > 1 for ids in layers)
+        maps = [*self.source, *(ids for target in self.targets for ids in target)]
+        return any(ids.numel() > 1 for ids in maps)
 
 
 def rules_at(calls: Iterable[SizeCall], alive: np.ndarray) -> tuple[SizeRule, ...]:

@@ -22,9 +22,9 @@ Given = tuple[Tensor | None, int, tuple]
 Function = Callable[..., Any]
 
 
-def kept_length(layers: Sequence[Tensor], dim: int, alive: np.ndarray) -> int | None:
-    """Length of `dim` that a cut leaves; None where no layer varies along it."""
-    for ids in layers:
+def kept_length(maps: Sequence[Tensor], dim: int, alive: np.ndarray) -> int | None:
+    """Length of `dim` that a cut leaves; None where no id map varies along it."""
+    for ids in maps:
         if ids.ndim > dim and ids.shape[dim] > 1:
             return lengths(alive[ids.numpy()])[dim]
     return None

@@ -104,8 +104,8 @@ class SizeRecorder(TorchFunctionMode):
                 written=tuple(int(size) for size in written),
                 given=tuple(int(size) for size in sizes),
                 shape=tuple(tensor.shape) if tensor is not None else (),
-                source=self._tracer.layers(tensor),
-                targets=[self._tracer.layers(x) for x in made if isinstance(x, Tensor)],
+                source=self._tracer.maps_of(tensor),
+                targets=[self._tracer.maps_of(x) for x in made if isinstance(x, Tensor)],
                 spare=spare,
                 site=op.site(),
             )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from drc.graph.groups import ChannelGraph
-from drc.graph.ids import KnownIds
+from drc.graph.ids import IdSpace
 from drc.graph.inputs import Inputs, call, tensors_of
 from drc.graph.rules.common import varies
 from drc.graph.rules.reductions import reduced_dims
@@ -68,7 +68,7 @@ class _Masked(Tracer):
         gone: Removed,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__(model, KnownIds())
+        super().__init__(model, IdSpace(graph.slots))
         self._follows = graph.has_statistics
         self._alive = torch.from_numpy(graph.alive(gone))
         self._dtype = dtype
@@ -140,13 +140,13 @@ class _Masked(Tracer):
         """What stands for a weight, as a tensor of its own; anything else as it is."""
         value = self._value(leaf)
         if value is not leaf:
-            self.set_layers(value, self.layers(leaf))
+            self.set_maps(value, self.maps_of(leaf))
         return value
 
     def left(self, tensor: Tensor, dims: list[int]) -> Tensor | None:
         """Where channels are left, as broadcasts to `tensor`; None if all are along `dims`."""
         mask = None
-        for ids in self.layers(tensor):
+        for ids in self.maps_of(tensor):
             if any(varies(ids, dim) for dim in dims):
                 here = self._alive[ids]
                 mask = here if mask is None else mask & here
