@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
-from drc.graph.sizes.calls import SizeRule, compose, rules_at
-from drc.graph.sizes.recorder import attach
+from drc.graph.sizes.calls import SizeRule, compose
+from drc.graph.sizes.ops import read_rule, rules_at
+from drc.graph.sizes.resized import attach
 
 KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
 """Group name -> atoms kept, ascending: one list for all blocks of the group, or one per block,
@@ -48,7 +49,7 @@ class Cut:
     def from_json(cls, data: Mapping[str, Any]) -> Cut:
         tensors = data["kept"] if "sizes" in data else data  # files of drc 0.1 hold no sizes
         kept = {n: {int(d): list(i) for d, i in dims.items()} for n, dims in tensors.items()}
-        return cls(kept, tuple(SizeRule.from_json(rule) for rule in data.get("sizes", ())))
+        return cls(kept, tuple(read_rule(rule) for rule in data.get("sizes", ())))
 
     def then(self, later: Cut) -> Cut:
         """The cut that has the effect of this one followed by `later`."""

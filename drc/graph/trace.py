@@ -100,7 +100,7 @@ def run_traced(
     """
     space = space or IdSpace()
     tracer = Tracer(model, space)
-    recorder = SizeRecorder(tracer)
+    recorder = SizeRecorder(tracer, model)
     with plain_run(), tracer.following_modules(), running(tracer), recorder:
         feed(tracer, inputs)
         try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from drc.graph.sizes.recorder import ResizedForward
+from drc.graph.sizes.resized import ResizedForward
 from drc.merging.affine import Border, Conv, Pair, identity, in_sequence, per_channel, side_by_side
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__radd__", "__iadd__"}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from drc.graph.inputs import Inputs, call, example_input, map_inputs, tensors_of
-from drc.graph.sizes.recorder import ResizedForward
+from drc.graph.sizes.resized import ResizedForward
 from drc.graph.surgery import copy_of, twin_of
 from drc.graph.verify.checker import difference
 from drc.merging.linear_ops import COMPUTED, LinearOps, is_plain, opaque

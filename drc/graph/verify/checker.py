@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
-from drc.graph.sizes.recorder import attached, forgets
+from drc.graph.sizes.resized import attached, forgets
 from drc.graph.surgery import Cut, KeepSets, copy_of, cut, get_cut, removed, twin_of
 from drc.graph.verify.masked import run_exactly, run_masked
 
