@@ -21,7 +21,7 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
 from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
 from drc.graph.trace import trace
-from drc.graph.verify.check import check
+from drc.graph.verify import check
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.selection.criteria.base import Calibration, helper, keep_best, score

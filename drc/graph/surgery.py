@@ -124,7 +124,7 @@ def copy_of(model: nn.Module, memo: Mapping[int, Tensor] | None = None) -> nn.Mo
 
 def _take_own(model: nn.Module, borrowed: set[int], dtype: torch.dtype | None) -> None:
     """Copy the tensors that `model` still shares with another network."""
-    for owners in list({id(places): places for places in _owners(model).values()}.values()):
+    for owners in list({id(found): found for found in _owners(model).values()}.values()):
         first, leaf = owners[0]
         tensor = getattr(first, leaf)
         own = _copied(tensor, id(tensor) in borrowed, dtype)

@@ -1,4 +1,4 @@
-"""The front door of the graph package: from a network to its verified channel groups."""
+"""From a network to its verified channel groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drc.graph.sizes.calls import SizeCall
 from drc.graph.sizes.recorder import SizeRecorder
 from drc.graph.surgery import copy_of, twin_of
 from drc.graph.tracer import Tracer, feed, plain_run, running
-from drc.graph.verify.check import CutError, verify
+from drc.graph.verify import CutError, verify
 from drc.networks.traits import refuse_unreadable
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from drc.core.errors import ModelError
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import check, compare
+from drc.graph.verify import check, compare
 from drc.networks.registry import build
 
 IMAGE = torch.rand(2, 3, 12, 10)

@@ -162,18 +162,18 @@ _OF_ONE_TYPE = {
 Statistic = Callable[[_Masked, Any, tuple, tuple, dict], Any]
 
 
-def _places(left: Tensor, dim: int) -> Tensor:
+def _positions(left: Tensor, dim: int) -> Tensor:
     """Positions of what is left along `dim`; every row has equally many."""
     count = int(left.sum(dim).amax())
     return (~left).long().argsort(dim=dim, stable=True).narrow(dim, 0, count)
 
 
-def _fewer(tensor: Tensor, places: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _fewer(tensor: Tensor, positions: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """What is at these positions, and the positions in its shape."""
     shape = list(tensor.shape)
-    shape[dim] = places.shape[dim]
-    places = places.expand(shape)
-    return tensor.gather(dim, places), places
+    shape[dim] = positions.shape[dim]
+    positions = positions.expand(shape)
+    return tensor.gather(dim, positions), positions
 
 
 def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
@@ -190,9 +190,9 @@ def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -
             break
         if not _changes(left, dim):
             continue
-        places = _places(left, dim)
-        small, _ = _fewer(small, places, dim)
-        left = left.gather(dim, places)
+        positions = _positions(left, dim)
+        small, _ = _fewer(small, positions, dim)
+        left = left.gather(dim, positions)
     return func(small, *values[1:], **kwargs)
 
 
@@ -201,17 +201,17 @@ def _softmax(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) 
     left = run.left(args[0], [dim])
     if left is None or not _changes(left, dim):
         return None
-    small, places = _fewer(values[0], _places(left, dim), dim)
-    return torch.zeros_like(values[0]).scatter(dim, places, func(small, *values[1:], **kwargs))
+    small, positions = _fewer(values[0], _positions(left, dim), dim)
+    return torch.zeros_like(values[0]).scatter(dim, positions, func(small, *values[1:], **kwargs))
 
 
 def _layer_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
     left = run.left(args[0], [args[0].ndim - 1])
     if left is None or len(args[1]) > 1:
         return None
-    small, places = _fewer(values[0], _places(left, -1), -1)
+    small, positions = _fewer(values[0], _positions(left, -1), -1)
     outputs = func(small, [small.shape[-1]], None, None, *values[4:], **kwargs)
-    normal = torch.zeros_like(values[0]).scatter(-1, places, outputs[0])
+    normal = torch.zeros_like(values[0]).scatter(-1, positions, outputs[0])
     scale, shift = values[2], values[3]
     normal = normal if scale is None else normal * scale
     return (normal if shift is None else normal + shift, *outputs[1:])
@@ -224,12 +224,12 @@ def _group_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dic
     image, scale, shift, batch, channels, _, groups, epsilon = values
     grouped = image.reshape(batch, groups, channels // groups, -1)
     mask = left.reshape(len(left), groups, channels // groups, -1)
-    small, places = _fewer(grouped, _places(mask, 2), 2)
+    small, positions = _fewer(grouped, _positions(mask, 2), 2)
     flat = small.reshape(batch, groups, -1)
     mean = flat.mean(-1, keepdim=True)
     spread = (flat.var(-1, keepdim=True, unbiased=False) + epsilon).rsqrt()
     normal = ((flat - mean) * spread).reshape(small.shape)
-    full = torch.zeros_like(grouped).scatter(2, places, normal).reshape(image.shape)
+    full = torch.zeros_like(grouped).scatter(2, positions, normal).reshape(image.shape)
     shape = [1, channels] + [1] * (image.ndim - 2)
     full = full if scale is None else full * scale.view(shape)
     full = full if shift is None else full + shift.view(shape)
