@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -34,6 +35,18 @@ def as_map(ids: Tensor, dim: int, rank: int) -> Tensor:
     shape = [1] * rank
     shape[dim] = -1
     return ids.reshape(shape)
+
+
+def tie_to(tracer: Tracer, ids: Tensor, tensors: Iterable[Any]) -> None:
+    """Tie the ids of some tensors, such as a bias, to those that they go with."""
+    for tensor in tensors:
+        for own in tracer.maps_of(tensor):
+            tracer.space.tie(ids, own)
+
+
+def first_output(outputs: Any) -> Any:
+    """The tensor among what an op returns that is its result."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
 def split_by_variation(maps: IdMaps, *dims: int) -> tuple[IdMaps, IdMaps]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from drc.graph.ids import CONSTANT, FIXED_COUNT, NO_CHANNEL, IdMaps, distinct, varying_dims
-from drc.graph.rules.common import along, as_map, split_by_variation, varies
+from drc.graph.rules.common import along, as_map, first_output, split_by_variation, tie_to, varies
 from drc.graph.rules.pointwise import combine
 from drc.graph.tracer import Tracer, rule
 
@@ -44,8 +44,7 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     else:
         _read(tracer, channels, reads)
         outgoing = writes
-    for ids in tracer.maps_of(bias):
-        tracer.space.tie(ids, outgoing)
+    tie_to(tracer, outgoing, [bias])
     tracer.set_maps(outputs, [as_map(outgoing, 1, outputs.ndim), *batch])
 
 
@@ -129,8 +128,7 @@ def attention(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
     query, key, value = (tracer.maps_of(tensor) for tensor in args[:3])
     scores = multiply(tracer, query, [ids.transpose(-1, -2) for ids in key])
     tracer.freeze(split_by_variation(scores, -1, -2)[0], "tokens of an attention")
-    first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-    tracer.set_maps(first, multiply(tracer, [], value))
+    tracer.set_maps(first_output(outputs), multiply(tracer, [], value))
 
 
 def multiply(tracer: Tracer, left: IdMaps, right: IdMaps) -> IdMaps:

@@ -1,4 +1,5 @@
-"""Element-wise ops: ids that meet are tied, with broadcasting. Also factories and unknown ops."""
+"""Element-wise ops: ids that meet are tied, with broadcasting. Also factories, gates
+and unknown ops."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from drc.graph.ids import NO_CHANNEL, IdMaps, varying_dims
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import merge, op_name
+from drc.graph.rules.common import bind, first_output, merge, op_name
 from drc.graph.tracer import Tracer, rule
 
 
@@ -162,6 +163,26 @@ def factory(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     """A new tensor has no channels yet; ids of its own let later writes fill it piece by piece."""
     if outputs.is_floating_point() or outputs.is_complex():
         tracer.set_maps(outputs, [tracer.own(torch.zeros(outputs.shape, dtype=torch.int64))])
+
+
+@rule("aten::_weight_norm_interface", "aten::_weight_norm")
+def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """g v / |v|: the scale has one entry per index of the dimension that is kept."""
+    weight = first_output(outputs)
+    tracer.set_maps(weight, combine(tracer, [args[0], args[1]], weight.shape))
+
+
+@rule("aten::glu")
+def glu(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """First half times the sigmoid of the second: the halves are tied."""
+    image = args[0]
+    dim = bind(func, args, kwargs)["dim"] % image.ndim
+    size, maps = image.shape[dim] // 2, []
+    for ids in tracer.wide_maps(image):
+        first, second = ids.narrow(dim, 0, size), ids.narrow(dim, size, size)
+        tracer.space.tie(first, second)
+        maps.append(first)
+    tracer.set_maps(outputs, maps)
 
 
 @rule("unknown")

@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import along, as_map, bind, op_name, split_by_variation, varies
+from drc.graph.rules.common import (
+    along,
+    as_map,
+    bind,
+    first_output,
+    op_name,
+    split_by_variation,
+    tie_to,
+    varies,
+)
 from drc.graph.rules.pointwise import pointwise
 from drc.graph.tracer import Tracer, rule
 
@@ -90,9 +99,7 @@ def batch_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: An
     image, maps = args[0], []
     for ids in tracer.maps_of(image):
         channels = along(tracer, ids, 1, image.shape[1])
-        for tensor in args[1:5]:
-            for own in tracer.maps_of(tensor):
-                tracer.space.tie(channels, own)
+        tie_to(tracer, channels, args[1:5])
         maps.append(as_map(channels, 1, image.ndim))
     tracer.set_maps(outputs[0], maps)
 
@@ -107,11 +114,8 @@ def layer_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: An
             tracer.space.mark_mixed(ids)
         if len(shape) > 1 and inside:
             tracer.freeze([ids], f"normalised together with pixels by {op_name(func)}")
-        for tensor in args[2:4] if inside else ():
-            for own in tracer.maps_of(tensor):
-                tracer.space.tie(ids, own)
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    tracer.set_maps(first, tracer.maps_of(image))
+        tie_to(tracer, ids, args[2:4] if inside else ())
+    tracer.set_maps(first_output(outputs), tracer.maps_of(image))
     for tensor in args[2:4]:
         if tracer.maps_of(tensor) and not tracer.maps_of(image):
             tracer.freeze(tracer.maps_of(tensor), "normalises what carries no channels")
@@ -123,9 +127,7 @@ def group_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: An
     image, groups, maps = args[0], args[6], []
     for ids in tracer.maps_of(image):
         channels = along(tracer, ids, 1, image.shape[1])
-        for tensor in args[1:3]:
-            for own in tracer.maps_of(tensor):
-                tracer.space.tie(channels, own)
+        tie_to(tracer, channels, args[1:3])
         tracer.space.keep_rectangular(channels.reshape(groups, -1))
         tracer.space.mark_mixed(channels)
         maps.append(as_map(channels, 1, image.ndim))
