@@ -19,7 +19,7 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import call, map_inputs
 from drc.graph.surgery import KeepSets, cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 from drc.report.inspection import frozen_kind
 
 RATIO = 0.3

@@ -17,8 +17,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.graph.groups import find_groups
 from drc.graph.inputs import example_input
-from drc.graph.trace import trace
-from drc.graph.tracer import run_traced
+from drc.graph.trace import run_traced, trace
 from drc.networks.dual import DualModel
 
 

@@ -20,7 +20,7 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import example_input
 from drc.graph.surgery import KeepSets, cut, kept_indices, removed
 from drc.graph.trace import trace
-from drc.graph.verify.check import check
+from drc.graph.verify import check
 from drc.networks.copying import copy_of
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from drc.core.errors import ModelError, UsageError
+from drc.core.probe import NothingTakenError, first_taken, noise
 from drc.core.runtime import eval_mode
 from drc.networks.traits import final_output, possible_channels
 from drc.settings.runs import TILE_OVERLAP
@@ -104,15 +105,11 @@ def on_image(
     Raises:
         Exception: what `work` raised for the likeliest number of channels.
     """
-    generator = torch.Generator().manual_seed(0)
-    failures: list[Exception] = []
-    for channels in possible_channels(model):
-        lr = torch.rand(1, channels, *lr_size, generator=generator).to(device)
-        try:
-            return work(lr)
-        except Exception as error:  # a foreign forward raises what it likes
-            failures.append(error)
-    raise failures[0]
+    shapes = ((channels, *lr_size) for channels in possible_channels(model))
+    try:
+        return first_taken(noise(shapes, torch.empty(0, device=device)), work)[1]
+    except NothingTakenError as refused:
+        raise refused.failures[0][1] from None
 
 
 def self_ensemble(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:

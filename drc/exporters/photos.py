@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from drc.core.errors import ModelError
+from drc.core.probe import OUT_OF_MEMORY, SIZES, Size, smallest_multiple
 from drc.data.bundled import bundled_pairs
 from drc.data.folders import find_pairs, load_pair
 from drc.data.images import read_image, to_unit
 from drc.data.matlab import luma
-from drc.evaluation.sides import SIZES, Size, smallest_multiple
 from drc.exporters.formats.base import Image, first_line
 from drc.exporters.wrapper import UnitNetwork
 
@@ -85,6 +85,8 @@ def _run(network: UnitNetwork, lr: Tensor) -> None:
     try:
         with torch.no_grad():
             network(lr)
+    except OUT_OF_MEMORY:
+        raise
     except Exception as error:  # a foreign forward raises what it likes
         raise ModelError(
             f"the network does not run on an LR image of {lr.shape[2]}x{lr.shape[3]}: "

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from drc import __version__
 from drc.core.errors import ExportError, RunError, UsageError
+from drc.core.probe import round_up
 from drc.core.runtime import Progress
 from drc.evaluation.benchmark import BUNDLED
-from drc.evaluation.sides import round_up
 from drc.exporters.attempt import Made, make
 from drc.exporters.formats.base import (
     FLOAT,

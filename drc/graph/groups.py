@@ -100,7 +100,7 @@ class ChannelGraph:
         lost = [Frozen(g.name, g.size, reasons[g.name]) for g in self.groups if g.name in reasons]
         return replace(self, groups=kept, frozen=(*self.frozen, *lost))
 
-    def told_dense(self, touched: np.ndarray) -> ChannelGraph:
+    def showing_dense(self, touched: np.ndarray) -> ChannelGraph:
         """A graph whose cuts let the forward see dense lengths where it reads those of channels.
 
         Args:
@@ -110,7 +110,7 @@ class ChannelGraph:
             c.spare and any(touched[ids.numpy()].any() for ids in c.source) for c in self.calls
         ]
         pairs = zip(self.calls, meant, strict=True)
-        calls = tuple(replace(call, spare=False) if told else call for call, told in pairs)
+        calls = tuple(replace(call, spare=False) if dense else call for call, dense in pairs)
         return replace(self, calls=calls) if any(meant) else self
 
     def alive(self, removed: Mapping[str, Mapping[int, set[int]]]) -> np.ndarray:
@@ -170,38 +170,42 @@ class _Builder:
     def build(self) -> tuple[tuple[Group, ...], tuple[Frozen, ...]]:
         loose: dict[tuple, list[int]] = defaultdict(list)
         stuck: dict[bytes, list[int]] = defaultdict(list)
-        for place in self.in_order:
-            atom, signature = int(self.atoms[place]), self._numbers(place).tobytes()
+        for position in self.in_order:
+            atom, signature = int(self.atoms[position]), self._numbers(position).tobytes()
             if atom not in self.reason and atom in self.read:
-                loose[signature, self.alignment.rows.get(atom, ())].append(place)
+                loose[signature, self.alignment.rows.get(atom, ())].append(position)
             else:
-                stuck[signature].append(place)
+                stuck[signature].append(position)
         frozen = [
-            Frozen(self._name(places[0]), len(places), self._why(places))
-            for places in stuck.values()
-            if self._is_channel(places[0], self._why(places))
+            Frozen(self._name(positions[0]), len(positions), self._why(positions))
+            for positions in stuck.values()
+            if self._is_channel(positions[0], self._why(positions))
         ]
         groups, taken = [], Counter[str]()
-        for places in sorted(loose.values(), key=lambda p: tuple(self._numbers(p[0]))):
-            name = self._name(places[0])
-            if len(places) == 1:
+        for positions in sorted(loose.values(), key=lambda p: tuple(self._numbers(p[0]))):
+            name = self._name(positions[0])
+            if len(positions) == 1:
                 frozen.append(Frozen(name, 1, "a layer cannot lose its only channel"))
                 continue
             taken[name] += 1
             unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-            groups.append(self._group(unique, places))
+            groups.append(self._group(unique, positions))
         return tuple(groups), tuple(frozen)
 
-    def _numbers(self, place: int) -> np.ndarray:
-        """The slots of an atom, ascending, each as often as the atom has indices there."""
-        start = self._start[place]
-        return self.number[start : start + self._count[place]]
+    def _numbers(self, position: int) -> np.ndarray:
+        """The slots of an atom, ascending, each as often as the atom has indices there.
 
-    def _group(self, name: str, places: list[int]) -> Group:
-        entries = self._start[places][:, None] + np.arange(self._count[places[0]])
+        Args:
+            position: of the atom, among `atoms`.
+        """
+        start = self._start[position]
+        return self.number[start : start + self._count[position]]
+
+    def _group(self, name: str, positions: list[int]) -> Group:
+        entries = self._start[positions][:, None] + np.arange(self._count[positions[0]])
         numbers, index, block = self.number[entries[0]], self.index[entries], self.block[entries]
         if not (block == block[:1]).all():
-            # The atoms do not all have the same blocks in the same places: one block for all.
+            # The atoms do not all have the same blocks in the same order: one block for all.
             index, block = _sorted_within(index, numbers), np.zeros_like(block)
         rank = np.unique(block[0], return_inverse=True)[1]
         slices = [
@@ -214,23 +218,23 @@ class _Builder:
             )
             for number in np.unique(numbers).tolist()
         ]
-        return Group(name, len(places), tuple(slices), int(rank.max()) + 1)
+        return Group(name, len(positions), tuple(slices), int(rank.max()) + 1)
 
-    def _name(self, place: int) -> str:
+    def _name(self, position: int) -> str:
         """The module of the first writing slot, else of the first slot."""
-        numbers = self._numbers(place).tolist()
+        numbers = self._numbers(position).tolist()
         inputs = [n for n in numbers if self.slots[n].tensor.startswith("<input")]
         writers = [n for n in numbers if n not in self.resolution.readers and n not in inputs]
         tensor = self.slots[(writers or numbers)[0]].tensor
         return tensor.rpartition(".")[0] or tensor
 
-    def _why(self, places: list[int]) -> str:
-        atoms = (int(self.atoms[place]) for place in places)
+    def _why(self, positions: list[int]) -> str:
+        atoms = (int(self.atoms[position]) for position in positions)
         return next((self.reason[a] for a in atoms if a in self.reason), "nothing reads it")
 
-    def _is_channel(self, place: int, reason: str) -> bool:
+    def _is_channel(self, position: int, reason: str) -> bool:
         """Whether atoms that stay are worth reporting: not the image, not a mere dimension."""
-        numbers = set(self._numbers(place).tolist())
+        numbers = set(self._numbers(position).tolist())
         real = [n for n in numbers if not self.slots[n].tensor.startswith("<input")]
         return len(real) > 1 or (bool(real) and not reason.startswith(_NO_CHANNELS))
 

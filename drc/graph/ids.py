@@ -1,11 +1,12 @@
 """Channel ids: one integer per (tensor, dimension, index), and what was learnt about them.
 
-A *layer* of ids belongs to one tensor and has its rank. Dimensions along which the ids do not
-change have length 1 in it, so that a layer costs the memory of its channels, not of its pixels.
+An *id map* belongs to one tensor and has its rank. Dimensions along which the ids do not change
+have length 1 in it, so that a map costs the memory of its channels, not of its pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,11 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+
+from drc.core.errors import ModelError
+
+IdMaps = list[Tensor]
+"""What a tensor carries: one id map for each kind of channel that varies in it."""
 
 NO_CHANNEL = 0
 """The id of a value that belongs to no channel: padding, constants, untracked tensors."""
@@ -61,12 +67,17 @@ class IdSpace:
 
     Ties are only recorded while the network runs and solved once at the end, as the connected
     components of a graph, so that recording stays as cheap as a forward pass.
+
+    Args:
+        known: the slots of a network whose ties have been solved: it hands out their ids, whatever
+            the order in which they are asked for, and collects nothing.
     """
 
-    def __init__(self) -> None:
-        self.slots: list[Slot] = []
-        self._slot_of: dict[tuple[str, int], Slot] = {}
-        self._next = NO_CHANNEL + 1
+    def __init__(self, known: Sequence[Slot] | None = None) -> None:
+        self._collects = known is None
+        self.slots: list[Slot] = list(known or ())
+        self._slot_of = {(slot.tensor, slot.dim): slot for slot in self.slots}
+        self._next = NO_CHANNEL + 1 + sum(slot.size for slot in self.slots)
         self._pairs: list[Tensor] = []
         self._frozen: list[tuple[Tensor, str]] = []
         self._read: list[Tensor] = []
@@ -77,8 +88,21 @@ class IdSpace:
         self._nested: list[Tensor] = []
 
     def allocate(self, tensor: str, dim: int, size: int) -> Tensor:
-        """Return the ids of a dimension, `(size,)` int64: new ones when it has none yet."""
+        """Return the ids of a dimension, `(size,)` int64: new ones when it has none yet.
+
+        Raises:
+            ModelError: it has ids for another size, or none in a network that is known.
+        """
         slot = self._slot_of.get((tensor, dim))
+        if slot is not None and slot.size != size:
+            raise ModelError(
+                f"dimension {dim} of {tensor} is {size} long, and was {slot.size} when the network "
+                "was traced"
+            )
+        if slot is None and not self._collects:
+            raise ModelError(
+                f"dimension {dim} of {tensor} was not there when the network was traced"
+            )
         if slot is None:
             slot = Slot(tensor, dim, self._next, size)
             self._slot_of[tensor, dim] = slot
@@ -88,6 +112,8 @@ class IdSpace:
 
     def tie(self, first: Tensor, second: Tensor) -> None:
         """Record that ids at equal positions (after broadcasting) are removed together."""
+        if not self._collects:
+            return
         first, second = torch.broadcast_tensors(first, second)
         pairs = torch.stack((first.reshape(-1), second.reshape(-1)))
         pairs = pairs[:, (pairs[0] != pairs[1]) & (pairs != NO_CHANNEL).all(0)]
@@ -100,6 +126,8 @@ class IdSpace:
         They are tied where the several turn out to be one channel (the parts of one that
         PixelShuffle spreads over pixels), and must stay otherwise.
         """
+        if not self._collects:
+            return
         coarse, fine = torch.broadcast_tensors(coarse, fine)
         pairs = torch.stack((coarse.reshape(-1), fine.reshape(-1)))
         pairs = pairs[:, (pairs != NO_CHANNEL).all(0)]
@@ -108,24 +136,27 @@ class IdSpace:
 
     def freeze(self, ids: Tensor, reason: str) -> None:
         """Record that these ids must never be removed, and why."""
-        self._frozen.append((distinct(ids), reason))
+        if self._collects:
+            self._frozen.append((distinct(ids), reason))
 
     def mark_read(self, ids: Tensor, by_weight: bool = False) -> None:
         """Record that a contraction sums over these ids, so that removing them is a cut.
 
         `by_weight` says that the ids are those of a weight's own input dimension.
         """
+        if not self._collects:
+            return
         self._read.append(distinct(ids))
         if by_weight:
             self._reader.append(self._read[-1])
 
     def keep_rectangular(self, ids: Tensor) -> None:
-        """Record a layer that varies along several dimensions: what a cut leaves is a grid too.
+        """Record an id map that varies along several dimensions: what a cut leaves is a grid too.
 
         The last dimension that varies is the one to lose channels, equally many in every row.
         """
         dims = [dim for dim in range(ids.ndim) if ids.shape[dim] > 1]
-        if len(dims) > 1:
+        if self._collects and len(dims) > 1:
             rows = distinct_rows(ids.reshape(-1, ids.shape[dims[-1]]).numpy())
             self._grids.setdefault(rows.tobytes(), rows)
             self._rows.update(row.tobytes() for row in rows)
@@ -137,7 +168,7 @@ class IdSpace:
 
     def mark_mixed(self, ids: Tensor) -> None:
         """Record that a statistic is taken over these ids: a mean, a softmax, a layer norm."""
-        self._read.append(distinct(ids))
+        self.mark_read(ids)
         self.has_statistics = True
 
     def resolve(self) -> Resolution:
@@ -194,25 +225,6 @@ def distinct_rows(rows: np.ndarray) -> np.ndarray:
     return np.stack(list({row.tobytes(): row for row in np.ascontiguousarray(rows)}.values()))
 
 
-class KnownIds(IdSpace):
-    """Hands out the ids of a network whose ties are known, and collects nothing."""
-
-    def tie(self, first: Tensor, second: Tensor) -> None:
-        pass
-
-    def nest(self, coarse: Tensor, fine: Tensor) -> None:
-        pass
-
-    def freeze(self, ids: Tensor, reason: str) -> None:
-        pass
-
-    def mark_read(self, ids: Tensor, by_weight: bool = False) -> None:
-        pass
-
-    def mark_mixed(self, ids: Tensor) -> None:
-        pass
-
-
 def _distinct_pairs(pairs: Tensor) -> Tensor:
     """The different columns of `(2, n)` ids, as soon as sorting them pays."""
     if pairs.shape[1] < _COMPRESS_ABOVE:
@@ -237,7 +249,7 @@ def compact(ids: Tensor) -> Tensor:
 
 
 def solid(ids: Tensor) -> Tensor:
-    """A layer without the dimensions along which only gaps (NO_CHANNEL) come and go."""
+    """An id map without the dimensions along which only gaps (NO_CHANNEL) come and go."""
     for dim in range(ids.ndim):
         if ids.shape[dim] > 1:
             most = ids.amax(dim, keepdim=True)
@@ -247,7 +259,7 @@ def solid(ids: Tensor) -> Tensor:
 
 
 def varying_dims(ids: Tensor) -> set[int]:
-    """The dimensions along which a layer's ids change."""
+    """The dimensions along which the ids of a map change."""
     return {dim for dim, size in enumerate(ids.shape) if size > 1}
 
 
@@ -255,6 +267,6 @@ def _changes(ids: Tensor, dim: int) -> bool:
     if ids.stride(dim) == 0:
         return False
     # Channels mostly differ from the first index to the second: that is quick to see, and
-    # quicker by numpy, for layers are small.
+    # quicker by numpy, for maps are small.
     rows = np.moveaxis(ids.numpy(), dim, 0)
     return bool((rows[0] != rows[1]).any()) or bool((rows[2:] != rows[0]).any())

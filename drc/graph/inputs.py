@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from drc.core.errors import ModelError
-from drc.networks.traits import needed_inputs, possible_channels
+from drc.core.probe import NothingTakenError, first_line, first_taken, noise
+from drc.networks.traits import needed_inputs, numbers_like, possible_channels
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """One image batch, a tuple of positional arguments, or a mapping of keyword arguments."""
@@ -54,24 +55,17 @@ def example_input(model: nn.Module, channels: int | None = None) -> Tensor:
             f"the forward of {type(model).__name__} needs {', '.join(needed)}; "
             "pass example inputs for all of them"
         )
-    tensor = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     candidates = (channels,) if channels is not None else _likely_channels(model)
-    generator = torch.Generator().manual_seed(0)
-    errors: dict[int, Exception] = {}
-    for count in candidates:
-        for size in _SIZES:
-            image = torch.rand(1, count, size, size, generator=generator).to(tensor)
-            try:
-                with torch.no_grad():
-                    model(image)
-                return image
-            except Exception as caught:  # a foreign forward may raise anything
-                errors[count] = caught
-    error = errors[candidates[0]]
-    lines = str(error).splitlines()
+    shapes = ((count, size, size) for count in candidates for size in _SIZES)
+    try:
+        with torch.no_grad():
+            return first_taken(noise(shapes, numbers_like(model)), lambda image: model(image))[0]
+    except NothingTakenError as refused:
+        # Of the likeliest images the largest: smaller ones may have been just that, too small.
+        error = [error for image, error in refused.failures if image.shape[1] == candidates[0]][-1]
     raise ModelError(
         f"the network runs on no {'-, '.join(map(str, candidates))}-channel image of {_SIZES[0]} "
-        f"to {_SIZES[-1]} pixels ({type(error).__name__}: {lines[0] if lines else ''}); "
+        f"to {_SIZES[-1]} pixels ({type(error).__name__}: {first_line(error)}); "
         "drc needs a module that maps an image batch to an SR image batch, or example inputs"
     ) from error
 

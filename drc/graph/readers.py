@@ -1,7 +1,7 @@
-"""Layers as linear maps: what a convolution or linear layer reads at one place of its output.
+"""Layers as linear maps: what a convolution or linear layer reads at a position of its output.
 
-At each place of the output (a pixel, a token) such a layer computes `W c + b`, where the columns
-`c` are the inputs under the kernel. Refits and second-order importance need `c` at some places.
+At each position of the output (a pixel, a token) such a layer computes `W c + b`, where the columns
+`c` are the inputs under the kernel. Refits and second-order importance need `c` at some positions.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
-def places(output: Tensor, layer: LinearMap, count: int, generator: torch.Generator) -> Tensor:
-    """Random places of an output, `(places,)` ascending; each at most once.
+def positions(output: Tensor, layer: LinearMap, count: int, generator: torch.Generator) -> Tensor:
+    """Random positions in an output, `(positions,)` ascending; each at most once.
 
     Args:
         output: of the layer; a convolution's has to be `(N, C, H, W)`.
@@ -80,7 +80,7 @@ def places(output: Tensor, layer: LinearMap, count: int, generator: torch.Genera
 
 
 def rows_at(output: Tensor, layer: LinearMap, where: Tensor) -> Tensor:
-    """The output at these places, `(places, output channels)`; also for a gradient of it."""
+    """The output at these positions, `(positions, output channels)`; also for a gradient of it."""
     if isinstance(layer, nn.Linear):
         return output.reshape(-1, output.shape[-1])[where]
     image, y, x = _pixels(output.shape[2:], where)
@@ -88,15 +88,15 @@ def rows_at(output: Tensor, layer: LinearMap, where: Tensor) -> Tensor:
 
 
 def columns_at(layer: LinearMap, value: Tensor, where: Tensor) -> Tensor:
-    """What the layer reads at these places of its output.
+    """What the layer reads at these positions of its output.
 
     Args:
         layer: the layer.
         value: its input.
-        where: places of its output.
+        where: positions in its output.
 
     Returns:
-        `(places, input channels, kernel elements)`.
+        `(positions, input channels, kernel elements)`.
     """
     if isinstance(layer, nn.Linear):
         return value.reshape(-1, value.shape[-1])[where][:, :, None]

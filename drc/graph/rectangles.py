@@ -2,7 +2,7 @@
 
 Where a tensor's channels fill several of its dimensions, what a cut leaves must fill a grid too:
 every row (a head, say) loses the same number of channels. Which ones is free, row by row. So
-channels at equal places of the rows are put into one atom, and the rows become the blocks of the
+channels at equal columns of the rows are put into one atom, and the rows become the blocks of the
 group, among which the channels of an atom may be paired anew.
 """
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from drc.core.errors import ModelError
 from drc.graph.groups import ChannelGraph, Group
-from drc.graph.sizes.calls import SizeRule, compose, rules_at
-from drc.graph.sizes.recorder import attach
+from drc.graph.sizes.calls import SizeRule, compose
+from drc.graph.sizes.ops import read_rule, rules_at
+from drc.graph.sizes.resized import attach
 from drc.networks.copying import copy_of
 
 KeepSets = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
@@ -48,7 +49,7 @@ class Cut:
     def from_json(cls, data: Mapping[str, Any]) -> Cut:
         tensors = data["kept"] if "sizes" in data else data  # files of drc 0.1 hold no sizes
         kept = {n: {int(d): list(i) for d, i in dims.items()} for n, dims in tensors.items()}
-        return cls(kept, tuple(SizeRule.from_json(rule) for rule in data.get("sizes", ())))
+        return cls(kept, tuple(read_rule(rule) for rule in data.get("sizes", ())))
 
     def then(self, later: Cut) -> Cut:
         """The cut that has the effect of this one followed by `later`."""
@@ -107,7 +108,7 @@ def twin_of(model: nn.Module, changed: Mapping[int, Tensor] | None = None) -> nn
 
 def _take_own(model: nn.Module, borrowed: set[int], dtype: torch.dtype | None) -> None:
     """Copy the tensors that `model` still shares with another network."""
-    for owners in list({id(places): places for places in _owners(model).values()}.values()):
+    for owners in list({id(found): found for found in _owners(model).values()}.values()):
         first, leaf = owners[0]
         tensor = getattr(first, leaf)
         own = _copied(tensor, id(tensor) in borrowed, dtype)

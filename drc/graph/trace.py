@@ -1,4 +1,4 @@
-"""The front door of the graph package: from a network to its verified channel groups."""
+"""From a network to its verified channel groups."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import torch
 from torch import nn
 
 from drc.core.errors import ModelError
+from drc.core.probe import OUT_OF_MEMORY, first_line
+from drc.graph import rules  # noqa: F401  (registers what every op does to ids)
 from drc.graph.groups import ChannelGraph, find_groups
 from drc.graph.ids import IdSpace
-from drc.graph.inputs import Inputs, example_input, map_inputs
+from drc.graph.inputs import Inputs, call, example_input, map_inputs, tensors_of
 from drc.graph.sizes.calls import SizeCall
+from drc.graph.sizes.recorder import SizeRecorder
 from drc.graph.surgery import twin_of
-from drc.graph.tracer import run_traced
-from drc.graph.verify.check import CutError, verify
+from drc.graph.tracer import Tracer, feed, plain_run, running
+from drc.graph.verify import CutError, verify
 from drc.networks.copying import copy_of
 from drc.networks.traits import refuse_unreadable
 
@@ -81,4 +84,35 @@ def _traced_in_training(model: nn.Module, inputs: Inputs, space: IdSpace) -> lis
     return run_traced(twin_of(model).train(), inputs, space)[1]
 
 
-__all__ = ["trace"]
+def run_traced(
+    model: nn.Module, inputs: Inputs, space: IdSpace | None = None
+) -> tuple[IdSpace, list[SizeCall]]:
+    """Run `model` once; return what was learnt about its channels, and the sizes it was given.
+
+    Network inputs and outputs are frozen. The model is neither changed nor copied.
+
+    Args:
+        model: the network.
+        inputs: what to run it on.
+        space: what an earlier run taught, to be added to.
+
+    Raises:
+        ModelError: the forward pass fails.
+    """
+    space = space or IdSpace()
+    tracer = Tracer(model, space)
+    recorder = SizeRecorder(tracer, model)
+    with plain_run(), tracer.following_modules(), running(tracer), recorder:
+        feed(tracer, inputs)
+        try:
+            outputs = call(model, inputs)
+        except OUT_OF_MEMORY:
+            raise
+        except Exception as error:  # a foreign forward may raise anything
+            raise ModelError(
+                f"the network fails while being traced ({type(error).__name__}: "
+                f"{first_line(error)})"
+            ) from error
+    for output in tensors_of(outputs):
+        tracer.freeze(tracer.maps_of(output), "network output")
+    return space, recorder.calls

@@ -1,8 +1,8 @@
 """Run a network once on channel ids: which weight slices belong together, which must stay.
 
-Beside every tensor the tracer carries layers of ids: they say to which channel each element
-belongs. An op is then not a node to be understood but a change of ids, given by the rules in
-this package. An op without a rule freezes what flows through it, so the result may be less
+Beside every tensor the tracer carries id maps: they say to which channel each element belongs. An
+op is then not a node to be understood but a change of ids, given by the rules in
+`drc.graph.rules`. An op without a rule freezes what flows through it, so the result may be less
 prunable than it could be, never wrong.
 """
 
@@ -19,13 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from drc.core.errors import ModelError
-from drc.graph.ids import IdSpace, compact, varying_dims
-from drc.graph.inputs import Inputs, call, tensors_of
-from drc.graph.sizes.calls import SizeCall
-from drc.graph.sizes.recorder import SizeRecorder
+from drc.graph.ids import IdMaps, IdSpace, compact, varying_dims
+from drc.graph.inputs import Inputs, tensors_of
 
-Layers = list[Tensor]
 Rule = Callable[["Tracer", Any, tuple, dict, Any], None]
 
 RULES: dict[str, Rule] = {}
@@ -59,10 +55,8 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, space: IdSpace) -> None:
         super().__init__()
-        import drc.graph.rules  # noqa: F401  (fills RULES)
-
         self.space = space
-        self._layers = WeakTensorKeyDictionary()
+        self._maps = WeakTensorKeyDictionary()
         self._owned: dict[int, Tensor] = {}
         self._modules: list[str] = [""]
         self._runs: Counter[str] = Counter()
@@ -91,19 +85,19 @@ class Tracer(TorchDispatchMode):
         """Name of the running module, empty for the network itself."""
         return self._modules[-1]
 
-    def layers(self, value: Any) -> Layers:
-        """The id layers of a tensor; none for anything else."""
-        return self._layers.get(value, []) if isinstance(value, Tensor) else []
+    def maps_of(self, value: Any) -> IdMaps:
+        """The id maps of a tensor; none for anything else."""
+        return self._maps.get(value, []) if isinstance(value, Tensor) else []
 
-    def wide(self, value: Tensor) -> Layers:
-        """The id layers of a tensor in its full shape."""
-        return [ids.expand(value.shape) for ids in self.layers(value)]
+    def wide_maps(self, value: Tensor) -> IdMaps:
+        """The id maps of a tensor in its full shape."""
+        return [ids.expand(value.shape) for ids in self.maps_of(value)]
 
-    def set_layers(self, value: Any, layers: Layers) -> None:
-        """Say whose channels the elements of `value` are; layers have its rank."""
+    def set_maps(self, value: Any, maps: IdMaps) -> None:
+        """Say whose channels the elements of `value` are; maps have its rank."""
         if isinstance(value, Tensor):
-            kept = [ids if self.owns(ids) else compact(ids) for ids in layers]
-            self._layers[value] = [ids for ids in kept if ids.numel() != 1 or ids.any()]
+            kept = [ids if self.owns(ids) else compact(ids) for ids in maps]
+            self._maps[value] = [ids for ids in kept if ids.numel() != 1 or ids.any()]
 
     def own(self, ids: Tensor) -> Tensor:
         """Mark ids that belong to one tensor alone, so that in-place ops may write into them."""
@@ -113,23 +107,23 @@ class Tracer(TorchDispatchMode):
     def owns(self, ids: Tensor) -> bool:
         return ids.untyped_storage().data_ptr() in self._owned
 
-    def freeze(self, layers: Layers, why: str) -> None:
-        """Freeze every id in `layers`; the reason names the running module."""
-        for ids in layers:
+    def freeze(self, maps: IdMaps, why: str) -> None:
+        """Freeze every id in `maps`; the reason names the running module."""
+        for ids in maps:
             self.space.freeze(ids, f"{why} in {self.module}" if self.module else why)
 
     def assign(self, target: Tensor, value: Tensor) -> None:
         """`target.data = value`, as merged layers write a weight computed from others."""
         target.data = value
-        for mine in self.layers(target):
-            for theirs in self.layers(value):
+        for mine in self.maps_of(target):
+            for theirs in self.maps_of(value):
                 if varying_dims(mine) == varying_dims(theirs):
                     self.space.tie(mine, theirs)
 
     def data_of(self, source: Tensor) -> Tensor:
         """`source.data`."""
         data = source.data
-        self.set_layers(data, self.layers(source))
+        self.set_maps(data, self.maps_of(source))
         return data
 
     def arguments(self, func: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -179,16 +173,16 @@ class Tracer(TorchDispatchMode):
             if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.ndim == 0:
                 continue
             dims = 2 if id(tensor) in kernels else tensor.ndim
-            layers = []
+            maps = []
             for dim in range(dims):
                 if tensor.shape[dim] > 1:
                     ids = self.space.allocate(name, dim, tensor.shape[dim])
                     shape = [1] * tensor.ndim
                     shape[dim] = -1
-                    layers.append(ids.view(shape))
-            self._layers[tensor] = layers
+                    maps.append(ids.view(shape))
+            self._maps[tensor] = maps
             if some_trainable and isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
-                self.freeze(layers, f"{name} is fixed (requires_grad is False)")
+                self.freeze(maps, f"{name} is fixed (requires_grad is False)")
 
 
 class Calls(TorchFunctionMode):
@@ -209,45 +203,13 @@ class Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def run_traced(
-    model: nn.Module, inputs: Inputs, space: IdSpace | None = None
-) -> tuple[IdSpace, list[SizeCall]]:
-    """Run `model` once; return what was learnt about its channels, and the sizes it was given.
-
-    Network inputs and outputs are frozen. The model is neither changed nor copied.
-
-    Args:
-        model: the network.
-        inputs: what to run it on.
-        space: what an earlier run taught, to be added to.
-
-    Raises:
-        ModelError: the forward pass fails.
-    """
-    space = space or IdSpace()
-    tracer = Tracer(model, space)
-    recorder = SizeRecorder(tracer)
-    with plain_run(), tracer.following_modules(), running(tracer), recorder:
-        feed(tracer, inputs)
-        try:
-            outputs = call(model, inputs)
-        except Exception as error:
-            lines = str(error).splitlines() or [""]
-            raise ModelError(
-                f"the network fails while being traced ({type(error).__name__}: {lines[0]})"
-            ) from error
-    for output in tensors_of(outputs):
-        tracer.freeze(tracer.layers(output), "network output")
-    return space, recorder.calls
-
-
 def feed(tracer: Tracer, inputs: Inputs) -> None:
     """Give the channels of the inputs ids, and freeze them."""
     for number, tensor in enumerate(tensors_of(inputs)):
         if tensor.ndim < 2 or not tensor.is_floating_point() or tensor.shape[1] == 1:
             continue
         ids = tracer.space.allocate(f"<input{number or ''}>", 1, tensor.shape[1])
-        tracer.set_layers(tensor, [ids.view([1, -1] + [1] * (tensor.ndim - 2))])
+        tracer.set_maps(tensor, [ids.view([1, -1] + [1] * (tensor.ndim - 2))])
         tracer.freeze([ids], "network input")
 
 

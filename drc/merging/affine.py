@@ -130,7 +130,7 @@ def side_by_side(first: Conv, second: Conv) -> Conv | None:
         border=next(iter(borders), "zeros"),
     )
     for conv in (first, second):
-        down, across = _places(conv, wide, 0), _places(conv, wide, 1)
+        down, across = _taps(conv, wide, 0), _taps(conv, wide, 1)
         wide.weight[:, :, down[:, None], across] += conv.dense()
     groups = math.gcd(first.groups, second.groups)
     merged = replace(wide, weight=_grouped(wide.weight, groups), groups=groups)
@@ -144,7 +144,7 @@ def _keeps_border(first: Conv, second: Conv) -> bool:
 
 
 def _grid(first: Conv, second: Conv, axis: int) -> tuple[int, int, int] | None:
-    """Along an axis, the kernel, padding and dilation that have a place for the taps of both."""
+    """Along an axis, the kernel, padding and dilation that has room for the taps of both."""
     both = (first, second)
     reach = [conv.dilation[axis] * (conv.kernel[axis] - 1) for conv in both]
     pads = [conv.padding[axis] for conv in both]
@@ -156,7 +156,7 @@ def _grid(first: Conv, second: Conv, axis: int) -> tuple[int, int, int] | None:
     return max(reach) // step + 1, max(pads), step
 
 
-def _places(conv: Conv, wide: Conv, axis: int) -> Tensor:
+def _taps(conv: Conv, wide: Conv, axis: int) -> Tensor:
     """Where the taps of `conv` lie among those of `wide`, along an axis."""
     taps = torch.arange(conv.kernel[axis], device=conv.weight.device) * conv.dilation[axis]
     return (taps + wide.padding[axis] - conv.padding[axis]) // wide.dilation[axis]
@@ -166,6 +166,3 @@ def _grouped(weight: Tensor, groups: int) -> Tensor:
     """The blocks on the diagonal of a weight without groups, as the weight of one with them."""
     rows = weight.chunk(groups, 0)
     return torch.cat([row.chunk(groups, 1)[number] for number, row in enumerate(rows)])
-
-
-__all__ = ["Conv", "identity", "in_sequence", "per_channel", "side_by_side"]

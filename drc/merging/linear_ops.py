@@ -11,20 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from drc.graph.sizes.recorder import ResizedForward
+from drc.graph.sizes.resized import ResizedForward
 from drc.merging.affine import Border, Conv, Pair, identity, in_sequence, per_channel, side_by_side
 
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__radd__", "__iadd__"}
 _MULTIPLY = {
-    operator.mul,
-    operator.imul,
-    torch.mul,
-    "mul",
-    "mul_",
-    "__mul__",
-    "__rmul__",
-    "__imul__",
-}
+    operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__", "__rmul__", "__imul__",
+}  # fmt: skip
 COMPUTED = "_tensor_constant"
 """How torch.fx begins the names of tensors that are none of the network's."""
 
@@ -256,7 +249,7 @@ def _conv(
     groups: int,
     border: Border = "zeros",
 ) -> Conv | None:
-    """A convolution as torch is told of it; None for what only torch can do."""
+    """The arguments of a convolution of torch's as a `Conv`; None for what only torch can do."""
     steps = _pair(dilation)
     if padding == "same":
         total = [step * (taps - 1) for step, taps in zip(steps, weight.shape[2:], strict=True)]
@@ -284,6 +277,3 @@ def _is_number(value: Any) -> bool:
 
 def _calls(node: fx.Node, ops: set[Any]) -> bool:
     return node.op in ("call_function", "call_method") and node.target in ops
-
-
-__all__ = ["COMPUTED", "Form", "LinearOps", "is_plain", "opaque"]

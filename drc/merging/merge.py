@@ -19,8 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from drc.core.probe import OUT_OF_MEMORY
 from drc.graph.inputs import Inputs, call, example_input, map_inputs, tensors_of
-from drc.graph.sizes.recorder import ResizedForward
+from drc.graph.sizes.resized import ResizedForward
 from drc.graph.surgery import twin_of
 from drc.graph.verify.checker import difference
 from drc.merging.linear_ops import COMPUTED, LinearOps, is_plain, opaque
@@ -84,11 +85,11 @@ class MergedNetwork(fx.GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MergedNetwork:
         twin = cast("MergedNetwork", super().__deepcopy__(memo))
-        _tell(self, twin)
+        _pass_on(self, twin)
         return twin
 
 
-def _tell(module: nn.Module, twin: nn.Module) -> None:
+def _pass_on(module: nn.Module, twin: nn.Module) -> None:
     """Pass on what drc and its users ask of a network."""
     for name in (ATTRIBUTE, "scale", "value_range"):
         value = getattr(module, name, None)
@@ -126,7 +127,7 @@ def _merged(module: nn.Module, tally: _Tally) -> nn.Module:
     if not layers and _convolutions(found) == _convolutions(module):
         return module
     tally.ops, tally.layers, tally.changed = tally.ops + ops, tally.layers + layers, True
-    _tell(module, found)
+    _pass_on(module, found)
     if "forward" in module.__dict__:
         found.forward = ResizedForward(found)  # keeps the rules of the modules around away
     return found.eval()
@@ -202,6 +203,8 @@ def _difference(plain: nn.Module, merged: nn.Module, inputs: Inputs) -> str:
     for given in (inputs, map_inputs(_wider, inputs)):
         try:
             expected = call(plain, given)
+        except OUT_OF_MEMORY:
+            raise
         except Exception:  # not every network takes an image that is twice as wide
             if given is inputs:
                 raise
@@ -210,6 +213,8 @@ def _difference(plain: nn.Module, merged: nn.Module, inputs: Inputs) -> str:
         try:
             with redirect_stderr(io.StringIO()):  # torch.fx prints what it raises
                 error = difference(call(merged, given), expected)
+        except OUT_OF_MEMORY:
+            raise
         except Exception as failure:  # a forward may ask for parts that are gone
             return f"not merged: {type(failure).__name__}: {' '.join(str(failure).split())[:120]}"
         if error > _TOLERANCE * largest:
@@ -220,6 +225,3 @@ def _difference(plain: nn.Module, merged: nn.Module, inputs: Inputs) -> str:
 def _wider(image: Tensor) -> Tensor:
     """An image twice as wide, so that no size of the first is taken for every size."""
     return torch.cat([image, image.flip(-1)], -1) if image.ndim == 4 else image
-
-
-__all__ = ["MergedNetwork", "merge"]

@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from drc.core.errors import ModelError
+from drc.core.probe import (
+    CHANNELS,
+    NothingTakenError,
+    first_line,
+    first_taken,
+    noise,
+    scale_between,
+)
 from drc.core.runtime import eval_mode
 from drc.networks.blueprint import Blueprint
 
 ATTRIBUTE = "drc_traits"
 
-_CHANNELS = (3, 1, 4, 2, 6)  # RGB, luma, RGBA or raw, ...: in the order tried
 _SIDES = (48, 64, 128)
 
 
@@ -78,7 +85,12 @@ def get_traits(model: nn.Module) -> Traits:
 def possible_channels(model: nn.Module) -> tuple[int, ...]:
     """The channels that images for `model` may have, the likeliest first."""
     known = getattr(model, ATTRIBUTE, None)
-    return _CHANNELS if known is None else (known.channels,)
+    return CHANNELS if known is None else (known.channels,)
+
+
+def numbers_like(model: nn.Module) -> Tensor:
+    """A tensor of the number type and on the device that images for `model` are to have."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
 
 
 def final_output(outputs: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
@@ -194,43 +206,39 @@ def needed_inputs(model: nn.Module) -> list[str]:
 
 def _run_once(model: nn.Module, value_range: float) -> tuple[Tensor, Any]:
     """The first of a few small images that the network takes, and what it gives for it."""
-    first = next(model.parameters(), torch.zeros(()))
-    kind = first.dtype if first.is_floating_point() else torch.float32
-    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
-    failure: Exception | None = None
-    for side in _SIDES:
-        for channels in _CHANNELS:
-            lr = torch.rand(1, channels, side, side, generator=generator) * value_range
-            lr = lr.to(first.device, kind)
-            given = lr.clone()
-            try:
-                with eval_mode(model), torch.no_grad():
-                    outputs = model(lr)
-            except Exception as error:  # a foreign forward raises what it likes
-                failure = failure or error
-                continue
-            if not torch.equal(lr, given):
-                raise ModelError(
-                    "the network writes into the image it is given, which the losses need as it "
-                    "was; make its forward begin with x = x.clone()"
-                )
-            return lr, outputs
-    text = str(failure).strip().splitlines()
-    raise _NotRunError(
-        f"the network does not run on a 1x3x48x48 image ({type(failure).__name__}: "
-        f"{text[0] if text else 'no message'}), nor on 1 or 4 channels or larger ones; "
-        "drc needs a module that maps an LR image batch to an SR image batch"
-    ) from failure
+
+    def run(lr: Tensor) -> tuple[Any, bool]:
+        given = lr.clone()
+        with eval_mode(model), torch.no_grad():
+            return model(lr), torch.equal(lr, given)
+
+    shapes = ((channels, side, side) for side in _SIDES for channels in CHANNELS)
+    try:
+        lr, (outputs, untouched) = first_taken(noise(shapes, numbers_like(model), value_range), run)
+    except NothingTakenError as refused:
+        error = refused.failures[0][1]
+        raise _NotRunError(
+            f"the network does not run on a 1x3x48x48 image ({type(error).__name__}: "
+            f"{first_line(error) or 'no message'}), nor on 1 or 4 channels or larger ones; "
+            "drc needs a module that maps an LR image batch to an SR image batch"
+        ) from error
+    if not untouched:
+        raise ModelError(
+            "the network writes into the image it is given, which the losses need as it "
+            "was; make its forward begin with x = x.clone()"
+        )
+    return lr, outputs
 
 
 def _scale_of(lr: Tensor, outputs: Any) -> int:
-    side = lr.shape[-1]
-    height, width = sr_images(outputs, lr.shape[1])[-1].shape[-2:]
-    if height % side or width % side or height != width:
+    sr = sr_images(outputs, lr.shape[1])[-1]
+    scale = scale_between(lr, sr)
+    if scale is None:
+        side, (height, width) = lr.shape[-1], sr.shape[-2:]
         raise ModelError(
             f"a {side}x{side} input gave a {height}x{width} output; drc needs a whole-number scale"
         )
-    return height // side
+    return scale
 
 
 def _in_words(outputs: Any) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from drc.core.runtime import Progress, eval_mode, forward_hooks
-from drc.graph.readers import LinearMap, columns_at, linear_maps, matrix_of, places, rows_at
+from drc.graph.readers import LinearMap, columns_at, linear_maps, matrix_of, positions, rows_at
 from drc.selection.sums import Mark, Sums, mark
 
 RIDGE = 1e-3
@@ -110,7 +110,7 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
             found[name].calls += 1
             return
         fewest = _FEWEST * (layers[name].weight[0].numel() + 1)
-        where = places(output, layers[name], max(rows, fewest), generator)
+        where = positions(output, layers[name], max(rows, fewest), generator)
         found[name] = _Target(where, rows_at(output, layers[name], where))
         mark(output, Mark(name))
 

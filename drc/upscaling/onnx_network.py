@@ -12,7 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drc.core.errors import ModelError, UsageError, WeightsError
-from drc.evaluation.sides import SIZES, Size, round_up, smallest_multiple
+from drc.core.probe import (
+    CHANNELS,
+    SIZES,
+    NothingTakenError,
+    Size,
+    first_taken,
+    noise,
+    round_up,
+    scale_between,
+    smallest_multiple,
+)
 from drc.upscaling.network import Upscaler
 
 _SIDE = 48
@@ -150,23 +160,19 @@ def _probe(
     path: Path | str, run: Callable[[Tensor], Tensor], channels: Any, size: Size
 ) -> tuple[int, int]:
     """The channels of the images, and the scale, found by running the network."""
-    failure: Exception | None = None
-    for count in [channels] if isinstance(channels, int) else [3, 1]:
-        try:
-            sr = run(torch.full((1, count, *size), 0.5))
-        except Exception as error:
-            failure = failure or error
-            continue
-        shape = tuple(sr.shape)
-        scale = shape[-1] // size[1]
-        if shape != (1, count, size[0] * scale, size[1] * scale) or not scale:
-            raise ModelError(
-                f"{path} turns (1, {count}, {size[0]}, {size[1]}) into {shape}; drc needs "
-                "images as large, or larger by a whole number, and of as many channels"
-            )
-        return count, scale
-    reason = " ".join(str(failure).split())
-    raise ModelError(f"{path} does not run on a small image ({reason})")
+    counts = [channels] if isinstance(channels, int) else CHANNELS[:2]
+    try:
+        lr, sr = first_taken(noise((count, *size) for count in counts), run)
+    except NothingTakenError as refused:
+        reason = " ".join(str(refused.failures[0][1]).split())
+        raise ModelError(f"{path} does not run on a small image ({reason})") from None
+    scale = scale_between(lr, sr) if sr.ndim == 4 and sr.shape[:2] == lr.shape[:2] else None
+    if scale is None:
+        raise ModelError(
+            f"{path} turns {tuple(lr.shape)} into {tuple(sr.shape)}; drc needs "
+            "images as large, or larger by a whole number, and of as many channels"
+        )
+    return lr.shape[1], scale
 
 
 def _whole_number(path: Path | str, facts: Mapping[str, str], name: str) -> int | None:

@@ -14,7 +14,7 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import Inputs, call, example_input, map_inputs
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm
 every_network = pytest.mark.parametrize("name", NETWORKS)

@@ -20,7 +20,8 @@ import drc
 from drc.cli.app import app
 from drc.cli.options import PLACES, TRAINING_PLACES
 from drc.graph import ids
-from drc.graph.sizes.calls import OPS, SizeRule
+from drc.graph.sizes.calls import SizeRule
+from drc.graph.sizes.ops import OPS
 from drc.report.schema import Report
 from drc.selection.criteria.base import list_criteria
 from drc.selection.widths.base import list_strategies

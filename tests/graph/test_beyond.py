@@ -20,7 +20,7 @@ from drc.core.errors import ModelError
 from drc.graph.inputs import Inputs, map_inputs
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import check
+from drc.graph.verify import check
 
 
 def ready(network: type[nn.Module]) -> nn.Module:

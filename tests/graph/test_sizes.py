@@ -7,8 +7,10 @@ import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +30,13 @@ from torch import nn
 
 import drc
 from drc.graph.groups import ChannelGraph
+from drc.graph.ids import IdSpace
+from drc.graph.sizes import ops
+from drc.graph.sizes.recorder import SizeRecorder
+from drc.graph.sizes.resized import attached
 from drc.graph.surgery import Cut, apply_cut, copy_of, cut, get_cut
 from drc.graph.trace import trace
+from drc.graph.tracer import Tracer
 
 pytest.importorskip("einops", reason="one of the networks uses einops")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm
@@ -212,7 +219,38 @@ def test_what_reads_widths_can_be_compiled_traced_and_exported(network: type[Fra
         assert all(apart(way(image), expected) < 1e-12 for way in ways)
 
 
-def test_only_what_must_be_told_a_width_is_told() -> None:
+@pytest.mark.parametrize(
+    ("name", "function"), [("view", torch.tensor_split), ("own_view", torch.Tensor.view)]
+)
+def test_a_size_op_takes_no_other_ones_name_or_function(name: str, function: Any) -> None:
+    before = dict(ops.OPS), dict(ops.BY_FUNCTION)
+    kind = type("Own", (type(ops.OPS["view"]),), {"name": name, "functions": (function,)})
+    with pytest.raises(ValueError, match="'view'"):
+        ops.register(kind)
+    assert before == (ops.OPS, ops.BY_FUNCTION)
+
+
+def test_the_recorder_leaves_no_trace_in_the_network() -> None:
+    model, graph = traced(UnevenSplit)
+    small = cut(model, graph, random_keep(graph))
+    forwards = attached(small).values()
+    assert forwards
+    with SizeRecorder(Tracer(small, IdSpace()), small) as recorder:
+        assert all(forward.recorder is recorder for forward in forwards)
+    assert all(forward.recorder is None for forward in forwards)
+
+
+def test_threads_run_one_cut_network_each_for_itself() -> None:
+    model, graph = traced(UnevenSplit)
+    small = cut(model, graph, random_keep(graph))
+    image = images()[0]
+    with torch.no_grad():
+        expected = small(image).detach()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(out, expected) for out in pool.map(small, [image] * 40))
+
+
+def test_only_where_a_cut_must_show_a_dense_width_does_it() -> None:
     """`x.shape` in a reshape is right after a cut; a scale computed from it is not."""
     _, graph = traced(SIZED[-1])
     assert not [call for call in graph.calls if call.op == "shape"]

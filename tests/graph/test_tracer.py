@@ -21,7 +21,7 @@ from torch import nn
 from drc.core.errors import ModelError
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import check, compare
+from drc.graph.verify import check, compare
 from drc.networks.registry import build
 
 IMAGE = torch.rand(2, 3, 12, 10)
@@ -116,3 +116,20 @@ def test_blocks_must_keep_equally_many() -> None:
     assert [(g.name, g.size, g.blocks) for g in graph.groups] == [("head", 16, 2)]
     with pytest.raises(ModelError, match="one keep set for each of 2 blocks"):
         cut(model, graph, {"head": [[0, 1], [2]]})
+
+
+def test_no_group_is_blamed_for_a_lack_of_memory() -> None:
+    class Starving(nn.Module):
+        """Runs dense; what is cut finds no memory."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.tail = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.head.weight.shape[0] < 16:
+                raise MemoryError
+            return self.tail(self.head(x).relu())
+
+    with pytest.raises(MemoryError):
+        trace(Starving())

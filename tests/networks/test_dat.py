@@ -13,7 +13,7 @@ from torch import nn
 from drc.core.errors import UsageError
 from drc.graph.inputs import example_input
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 from drc.networks.dual import ChainDual
 from drc.networks.registry import build, schema
 from drc.networks.traits import get_traits

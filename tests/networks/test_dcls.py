@@ -18,7 +18,7 @@ from drc.core.errors import ModelError, UsageError
 from drc.graph.groups import ChannelGraph
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 from drc.networks.dual import ChainDual
 from drc.networks.registry import build, get_preset, schema
 from drc.networks.traits import get_traits

@@ -17,7 +17,7 @@ import drc
 from drc.core.errors import UsageError
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 from drc.networks.checkpoints import shapes
 from drc.networks.registry import build, get_preset, schema
 from drc.networks.traits import get_traits

@@ -16,7 +16,7 @@ from drc.core.errors import UsageError
 from drc.evaluation.complexity import complexity
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.graph.verify.check import compare
+from drc.graph.verify import compare
 from drc.networks.registry import build, schema
 from drc.networks.traits import get_traits
 from drc.networks.zoo.slwsr import BLOCKS, SLWSR

@@ -1,5 +1,5 @@
 """What each op does to channel ids. Importing this package registers every rule."""
 
-from drc.graph.rules import contract, move, pointwise, reductions, reparametrise, spatial
+from drc.graph.rules import contract, move, pointwise, reductions, spatial
 
-__all__ = ["contract", "move", "pointwise", "reductions", "reparametrise", "spatial"]
+__all__ = ["contract", "move", "pointwise", "reductions", "spatial"]

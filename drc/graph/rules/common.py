@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from drc.graph.ids import NO_CHANNEL
-from drc.graph.tracer import Layers, Tracer
+from drc.graph.ids import NO_CHANNEL, IdMaps
+from drc.graph.tracer import Tracer
 
 
 def varies(ids: Tensor, dim: int) -> bool:
-    """Whether a layer's ids change along `dim`."""
+    """Whether the ids of a map change along `dim`."""
     return ids.shape[dim] > 1
 
 
 def along(tracer: Tracer, ids: Tensor, dim: int, size: int) -> Tensor:
-    """Reduce a layer to one id per index of `dim`, `(size,)`, tying ids that share an index.
+    """Reduce a map to one id per index of `dim`, `(size,)`, tying ids that share an index.
 
     An index whose elements belong to no channel gives NO_CHANNEL.
     """
@@ -29,24 +30,36 @@ def along(tracer: Tracer, ids: Tensor, dim: int, size: int) -> Tensor:
     return first.expand(size)
 
 
-def place(ids: Tensor, dim: int, rank: int) -> Tensor:
-    """One id per index of `dim` as a layer of a tensor of the given rank."""
+def as_map(ids: Tensor, dim: int, rank: int) -> Tensor:
+    """One id per index of `dim` as an id map of a tensor of the given rank."""
     shape = [1] * rank
     shape[dim] = -1
     return ids.reshape(shape)
 
 
-def split_by_variation(layers: Layers, *dims: int) -> tuple[Layers, Layers]:
-    """The layers whose ids differ along one of `dims`, and the others."""
-    inside: Layers = []
-    outside: Layers = []
-    for ids in layers:
+def tie_to(tracer: Tracer, ids: Tensor, tensors: Iterable[Any]) -> None:
+    """Tie the ids of some tensors, such as a bias, to those that they go with."""
+    for tensor in tensors:
+        for own in tracer.maps_of(tensor):
+            tracer.space.tie(ids, own)
+
+
+def first_output(outputs: Any) -> Any:
+    """The tensor among what an op returns that is its result."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def split_by_variation(maps: IdMaps, *dims: int) -> tuple[IdMaps, IdMaps]:
+    """The maps whose ids differ along one of `dims`, and the others."""
+    inside: IdMaps = []
+    outside: IdMaps = []
+    for ids in maps:
         (inside if any(varies(ids, dim) for dim in dims) else outside).append(ids)
     return inside, outside
 
 
 def merge(first: Tensor, second: Tensor) -> Tensor:
-    """One layer for two tied ones of equal rank, in the form that stores less."""
+    """One id map for two tied ones of equal rank, in the form that stores less."""
     if second.numel() < first.numel():
         first, second = second, first
     if bool((first == NO_CHANNEL).any()):

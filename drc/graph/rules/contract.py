@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drc.graph.ids import CONSTANT, FIXED_COUNT, NO_CHANNEL, distinct, varying_dims
-from drc.graph.rules.common import along, place, split_by_variation, varies
+from drc.graph.ids import CONSTANT, FIXED_COUNT, NO_CHANNEL, IdMaps, distinct, varying_dims
+from drc.graph.rules.common import along, as_map, first_output, split_by_variation, tie_to, varies
 from drc.graph.rules.pointwise import combine
-from drc.graph.tracer import Layers, Tracer, rule
+from drc.graph.tracer import Tracer, rule
 
 
 @rule("aten::convolution", "aten::_convolution")
@@ -20,10 +20,10 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
     reads = _one_per_index(tracer, weight, in_dim)
     writes = _one_per_index(tracer, weight, out_dim)
-    layers = tracer.layers(image)
+    maps = tracer.maps_of(image)
     # A weight convolved by another, as in merged layers: its own input channels are the batch.
-    batch = [ids for ids in layers if varying_dims(ids) == {0}]
-    rest = [ids for ids in layers if varying_dims(ids) != {0}]
+    batch = [ids for ids in maps if varying_dims(ids) == {0}]
+    rest = [ids for ids in maps if varying_dims(ids) != {0}]
     channels = _input_channels(tracer, rest, image.shape[1])
     if groups > 1 and weight.shape[1] == 1 and groups == image.shape[1]:
         kept = reads if transposed else writes
@@ -44,9 +44,8 @@ def convolution(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: A
     else:
         _read(tracer, channels, reads)
         outgoing = writes
-    for ids in tracer.layers(bias):
-        tracer.space.tie(ids, outgoing)
-    tracer.set_layers(outputs, [place(outgoing, 1, outputs.ndim), *batch])
+    tie_to(tracer, outgoing, [bias])
+    tracer.set_maps(outputs, [as_map(outgoing, 1, outputs.ndim), *batch])
 
 
 def _keep_groups_whole(tracer: Tracer, channels: Tensor, writes: Tensor, reads: Tensor) -> None:
@@ -59,9 +58,9 @@ def _keep_groups_whole(tracer: Tracer, channels: Tensor, writes: Tensor, reads: 
     _freeze_constant(tracer, channels.amax(1), first[:, 0])
 
 
-def _input_channels(tracer: Tracer, layers: Layers, size: int) -> Tensor:
-    """One id per input channel, `(size,)`; layers along other dimensions are frozen."""
-    inside, outside = split_by_variation(layers, 1) if size > 1 else (layers, [])
+def _input_channels(tracer: Tracer, maps: IdMaps, size: int) -> Tensor:
+    """One id per input channel, `(size,)`; maps along other dimensions are frozen."""
+    inside, outside = split_by_variation(maps, 1) if size > 1 else (maps, [])
     tracer.freeze([ids for ids in outside if ids.unique().numel() > 1], "mixed by a convolution")
     channels = torch.zeros(size, dtype=torch.int64)
     for ids in inside:
@@ -72,9 +71,9 @@ def _input_channels(tracer: Tracer, layers: Layers, size: int) -> Tensor:
 
 
 def _one_per_index(tracer: Tracer, weight: Tensor, dim: int) -> Tensor:
-    """The weight's ids along `dim`, or NO_CHANNEL where its layers are not simply per index."""
+    """The weight's ids along `dim`, or NO_CHANNEL where its maps are not simply per index."""
     found = torch.zeros(weight.shape[dim], dtype=torch.int64)
-    for ids in tracer.layers(weight):
+    for ids in tracer.maps_of(weight):
         if not varies(ids, dim):
             continue
         if varies(ids, 1 - dim):
@@ -101,22 +100,22 @@ def _freeze_constant(tracer: Tracer, channels: Tensor, slices: Tensor) -> None:
 @rule("aten::mm", "aten::bmm", "aten::matmul", "aten::mv", "aten::dot", "aten::vdot")
 def product(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     left, right = args[0], args[1]
-    ours, theirs = tracer.layers(left), tracer.layers(right)
+    ours, theirs = tracer.maps_of(left), tracer.maps_of(right)
     if left.ndim == 1:
         ours = [ids[None] for ids in ours]
     if right.ndim == 1:
         theirs = [ids[:, None] for ids in theirs]
-    layers = multiply(tracer, ours, theirs)
+    maps = multiply(tracer, ours, theirs)
     gone = [dim for dim, tensor in ((-1, right), (-2, left)) if tensor.ndim == 1]
     for dim in gone:
-        layers = [ids.squeeze(dim) for ids in layers]
-    tracer.set_layers(outputs, layers)
+        maps = [ids.squeeze(dim) for ids in maps]
+    tracer.set_maps(outputs, maps)
 
 
 @rule("aten::addmm", "aten::baddbmm", "aten::addmv")
 def addmm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     product(tracer, func, args[1:], kwargs, outputs)
-    tracer.set_layers(outputs, combine(tracer, [outputs, args[0]], outputs.shape))
+    tracer.set_maps(outputs, combine(tracer, [outputs, args[0]], outputs.shape))
 
 
 @rule(
@@ -126,23 +125,22 @@ def addmm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) ->
 )  # fmt: skip
 def attention(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """softmax(q k^T) v: queries are tied to keys, the values' channels flow on."""
-    query, key, value = (tracer.layers(tensor) for tensor in args[:3])
+    query, key, value = (tracer.maps_of(tensor) for tensor in args[:3])
     scores = multiply(tracer, query, [ids.transpose(-1, -2) for ids in key])
     tracer.freeze(split_by_variation(scores, -1, -2)[0], "tokens of an attention")
-    first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-    tracer.set_layers(first, multiply(tracer, [], value))
+    tracer.set_maps(first_output(outputs), multiply(tracer, [], value))
 
 
-def multiply(tracer: Tracer, left: Layers, right: Layers) -> Layers:
-    """`(..., M, K) @ (..., K, N)`: layers along K are summed over, the others flow on."""
+def multiply(tracer: Tracer, left: IdMaps, right: IdMaps) -> IdMaps:
+    """`(..., M, K) @ (..., K, N)`: maps along K are summed over, the others flow on."""
     sums_left, keeps_left = split_by_variation(left, -1)
     sums_right, keeps_right = split_by_variation(right, -2)
     keeps_left += _rows_of_matrices(tracer, sums_left)
     for one in sums_left:
         for two in sums_right:
             _tie_contracted(tracer, one, two)
-    for layers, sums in ((left, sums_left), (right, sums_right)):
-        if len(layers) > 1:  # activations have one layer, weights one per dimension
+    for maps, sums in ((left, sums_left), (right, sums_right)):
+        if len(maps) > 1:  # activations have one map, weights one per dimension
             for ids in sums:
                 tracer.space.mark_read(ids, by_weight=True)
     for here, there in ((sums_left, sums_right), (sums_right, sums_left)):
@@ -154,23 +152,23 @@ def multiply(tracer: Tracer, left: Layers, right: Layers) -> Layers:
     ]
 
 
-def _rows_of_matrices(tracer: Tracer, layers: Layers) -> Layers:
+def _rows_of_matrices(tracer: Tracer, maps: IdMaps) -> IdMaps:
     """A weight matrix made of one dimension of a parameter: its entries cannot go one by one.
 
     Its rows carry on what is frozen. (Tokens that were joined repeat their ids from row to row.)
     """
     rows = []
-    for ids in layers:
+    for ids in maps:
         if varies(ids, ids.ndim - 2) and distinct(ids).numel() == ids.numel():
             tracer.freeze([ids], "a weight whose input and output channels are mixed")
             rows.append(ids.narrow(-1, 0, 1))
     return rows
 
 
-def _without_nested(tracer: Tracer, layers: Layers, others: Layers) -> Layers:
+def _without_nested(tracer: Tracer, maps: IdMaps, others: IdMaps) -> IdMaps:
     """Drop what varies from matrix to matrix only, where the matrices' channels do so too."""
     kept = []
-    for ids in layers:
+    for ids in maps:
         dims = varying_dims(ids)
         between = bool(dims) and max(dims) < ids.ndim - 2
         finer = [other for other in others if between and dims < varying_dims(other)]

@@ -25,8 +25,8 @@ from drc.graph.tracer import Tracer, rule
 )  # fmt: skip
 def move(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Ops that only copy or rearrange elements; what they pad with belongs to no channel."""
-    depth = max((len(tracer.layers(t)) for t in tensors_of((args, kwargs))), default=0)
-    moved = [_apply(tracer, func, args, kwargs, layer) for layer in range(depth)]
+    depth = max((len(tracer.maps_of(t)) for t in tensors_of((args, kwargs))), default=0)
+    moved = [_apply(tracer, func, args, kwargs, number) for number in range(depth)]
     _distribute(tracer, outputs, moved)
 
 
@@ -51,7 +51,7 @@ def split(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) ->
 
 def _keep_parts_equal(tracer: Tracer, whole: Tensor, dim: int, length: int) -> None:
     dim %= whole.ndim
-    for ids in tracer.layers(whole):
+    for ids in tracer.maps_of(whole):
         if length and varies(ids, dim) and ids.shape[dim] % length == 0 and not tracer.owns(ids):
             rows = ids.movedim(dim, -1)
             tracer.space.keep_rectangular(rows.reshape(*rows.shape[:-1], -1, length))
@@ -62,7 +62,7 @@ def stack(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) ->
     """The stacked tensors must stay equally wide."""
     move(tracer, func, args, kwargs, outputs)
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % outputs.ndim
-    for ids in tracer.layers(outputs):
+    for ids in tracer.maps_of(outputs):
         tracer.space.keep_rectangular(ids.movedim(dim, 0))
 
 
@@ -70,13 +70,13 @@ def stack(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) ->
 def index(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Picking by position. The rows of a parameter that is looked up are no channels."""
     table, dims = args[0], _picked_dims(func, args)
-    layers, kept = tracer.layers(table), []
-    for ids, wide in zip(layers, tracer.wide(table), strict=True):
-        if len(layers) > 1 and any(varies(ids, dim) for dim in dims):
+    maps, kept = tracer.maps_of(table), []
+    for ids, wide in zip(maps, tracer.wide_maps(table), strict=True):
+        if len(maps) > 1 and any(varies(ids, dim) for dim in dims):
             tracer.freeze([ids], "looked up by position")
         else:
             kept.append(func(wide, *args[1:], **kwargs))
-    tracer.set_layers(outputs, kept)
+    tracer.set_maps(outputs, kept)
 
 
 def _picked_dims(func: Any, args: tuple) -> set[int]:
@@ -87,25 +87,25 @@ def _picked_dims(func: Any, args: tuple) -> set[int]:
 
 @rule("aten::view_as_real")
 def view_as_real(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    tracer.set_layers(outputs, [ids.unsqueeze(-1) for ids in tracer.layers(args[0])])
+    tracer.set_maps(outputs, [ids.unsqueeze(-1) for ids in tracer.maps_of(args[0])])
 
 
 @rule("aten::view_as_complex")
 def view_as_complex(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Real and imaginary part are one number of one channel."""
-    layers = []
-    for ids in tracer.layers(args[0]):
+    maps = []
+    for ids in tracer.maps_of(args[0]):
         tracer.space.tie(ids[..., 0], ids[..., -1])
-        layers.append(ids[..., 0])
-    tracer.set_layers(outputs, layers)
+        maps.append(ids[..., 0])
+    tracer.set_maps(outputs, maps)
 
 
 @rule("aten::roll", "aten::flip")
 def turn(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     dims = bind(func, args, kwargs)["dims"]
-    if split_by_variation(tracer.layers(args[0]), *dims)[0] or not dims:
+    if split_by_variation(tracer.maps_of(args[0]), *dims)[0] or not dims:
         return move(tracer, func, args, kwargs, outputs)
-    tracer.set_layers(outputs, tracer.layers(args[0]))
+    tracer.set_maps(outputs, tracer.maps_of(args[0]))
 
 
 @rule(
@@ -114,32 +114,32 @@ def turn(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> 
 )  # fmt: skip
 def mirror(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     padded = range(args[0].ndim - len(args[1]) // 2, args[0].ndim)
-    if split_by_variation(tracer.layers(args[0]), *padded)[0]:
+    if split_by_variation(tracer.maps_of(args[0]), *padded)[0]:
         return move(tracer, func, args, kwargs, outputs)
-    tracer.set_layers(outputs, tracer.layers(args[0]))
+    tracer.set_maps(outputs, tracer.maps_of(args[0]))
 
 
 @rule("aten::im2col")
 def unfold(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """`(N, C, H, W)` to `(N, C k k, L)`: a channel's pixels, padding included, are its own."""
     image = args[0]
-    if split_by_variation(tracer.layers(image), -1, -2)[0]:
+    if split_by_variation(tracer.maps_of(image), -1, -2)[0]:
         return move(tracer, func, args, kwargs, outputs)
     parts = outputs.shape[-2] // image.shape[-3]
-    layers = []
-    for ids in tracer.layers(image):
+    maps = []
+    for ids in tracer.maps_of(image):
         channels = ids.squeeze(-1)
         wide = channels.expand(*channels.shape[:-2], image.shape[-3], 1)
-        layers.append(wide.repeat_interleave(parts, dim=-2))
-    tracer.set_layers(outputs, layers)
+        maps.append(wide.repeat_interleave(parts, dim=-2))
+    tracer.set_maps(outputs, maps)
 
 
 @rule("aten::as_strided_")
 def restride(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Pooling to one pixel restrides its result; other uses may rearrange elements."""
-    layers = tracer.layers(args[0])
-    if any(ids.ndim != outputs.ndim for ids in layers) or outputs.shape[2:].numel() != 1:
-        tracer.freeze(layers, "rearranged by aten.as_strided_")
+    maps = tracer.maps_of(args[0])
+    if any(ids.ndim != outputs.ndim for ids in maps) or outputs.shape[2:].numel() != 1:
+        tracer.freeze(maps, "rearranged by aten.as_strided_")
 
 
 @rule("aten::constant_pad_nd")
@@ -147,13 +147,13 @@ def pad(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> N
     """Zeros beside a channel's pixels are its own; zeros beside channels belong to none."""
     amounts = args[1]
     moved = []
-    for ids in tracer.layers(args[0]):
+    for ids in tracer.maps_of(args[0]):
         own = list(amounts)
-        for place in range(len(amounts) // 2):
-            if not varies(ids, ids.ndim - 1 - place):
-                own[2 * place : 2 * place + 2] = [0, 0]
+        for back in range(len(amounts) // 2):
+            if not varies(ids, ids.ndim - 1 - back):
+                own[2 * back : 2 * back + 2] = [0, 0]
         moved.append(func(ids, own, NO_CHANNEL) if any(own) else ids)
-    tracer.set_layers(outputs, moved)
+    tracer.set_maps(outputs, moved)
 
 
 @rule("aten::view", "aten::_unsafe_view", "aten::reshape", "aten::_reshape_alias")
@@ -161,19 +161,19 @@ def reshape(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     """Views of broadcast ids may need a copy, which `reshape` makes."""
     if args[1:] and not isinstance(args[1], (list, tuple)):
         return same(tracer, func, args, kwargs, outputs)  # view(dtype)
-    before = [len(varying_dims(ids)) for ids in tracer.layers(args[0])]
-    layers = [ids.reshape(outputs.shape) for ids in tracer.wide(args[0])]
-    layers = [ids if tracer.owns(ids) else compact(ids) for ids in layers]
-    for ids, wide, dims in zip(layers, tracer.layers(args[0]), before, strict=True):
+    before = [len(varying_dims(ids)) for ids in tracer.maps_of(args[0])]
+    maps = [ids.reshape(outputs.shape) for ids in tracer.wide_maps(args[0])]
+    maps = [ids if tracer.owns(ids) else compact(ids) for ids in maps]
+    for ids, wide, dims in zip(maps, tracer.maps_of(args[0]), before, strict=True):
         if len(varying_dims(ids)) > dims:
             tracer.space.keep_rectangular(ids)
         elif len(varying_dims(ids)) < dims:
             _tie_interleaved(tracer, wide)
-    tracer.set_layers(outputs, layers)
+    tracer.set_maps(outputs, maps)
 
 
 def _tie_interleaved(tracer: Tracer, ids: Tensor) -> None:
-    """Rows that a flattening interleaves, as a channel shuffle does, lose the same places."""
+    """Rows that a flattening interleaves, as a channel shuffle does, lose the same columns."""
     dims = sorted(varying_dims(ids))
     for outer, inner in itertools.pairwise(dims):
         if tracer.space.loses_along(ids, outer) and not tracer.space.loses_along(ids, inner):
@@ -187,22 +187,22 @@ def _tie_interleaved(tracer: Tracer, ids: Tensor) -> None:
 )  # fmt: skip
 def same(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     copies = outputs.data_ptr() != args[0].data_ptr()
-    layers = [
+    maps = [
         tracer.own(ids.clone()) if copies and tracer.owns(ids) else ids
-        for ids in tracer.layers(args[0])
+        for ids in tracer.maps_of(args[0])
     ]
-    tracer.set_layers(outputs, layers)
+    tracer.set_maps(outputs, maps)
 
 
-def _apply(tracer: Tracer, func: Any, args: tuple, kwargs: dict, layer: int) -> Any:
-    """Run the op on one layer of every tensor that carries channels."""
+def _apply(tracer: Tracer, func: Any, args: tuple, kwargs: dict, number: int) -> Any:
+    """Run the op on the id map of this number of every tensor that carries channels."""
 
     def ids_of(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or (not leaf.is_floating_point() and not leaf.is_complex()):
             return leaf  # an index tensor stays what it is
-        layers = tracer.wide(leaf)
-        if layer < len(layers):
-            return layers[layer]
+        maps = tracer.wide_maps(leaf)
+        if number < len(maps):
+            return maps[number]
         return torch.zeros((), dtype=torch.int64).expand(leaf.shape)
 
     args, kwargs = tree_map(ids_of, (args, kwargs))
@@ -224,7 +224,7 @@ def _as_int(leaf: Any) -> Any:
 
 def _distribute(tracer: Tracer, outputs: Any, moved: list[Any]) -> None:
     if isinstance(outputs, Tensor):
-        tracer.set_layers(outputs, moved)
+        tracer.set_maps(outputs, moved)
         return
     for index, output in enumerate(outputs):
-        tracer.set_layers(output, [layer[index] for layer in moved])
+        tracer.set_maps(output, [pieces[index] for pieces in moved])

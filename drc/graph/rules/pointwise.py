@@ -1,4 +1,5 @@
-"""Element-wise ops: ids that meet are tied, with broadcasting. Also factories and unknown ops."""
+"""Element-wise ops: ids that meet are tied, with broadcasting. Also factories, gates
+and unknown ops."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from drc.graph.ids import NO_CHANNEL, varying_dims
+from drc.graph.ids import NO_CHANNEL, IdMaps, varying_dims
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import merge, op_name
-from drc.graph.tracer import Layers, Tracer, rule
+from drc.graph.rules.common import bind, first_output, merge, op_name
+from drc.graph.tracer import Tracer, rule
 
 
 @rule(
@@ -25,16 +26,16 @@ def pointwise(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
         _store(tracer, args, output, combine(tracer, tensors, output.shape))
 
 
-def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
-    """Tie the ids that meet when `tensors` are broadcast to `shape`; return the result's layers.
+def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> IdMaps:
+    """Tie the ids that meet when `tensors` are broadcast to `shape`; return the result's maps.
 
-    Layers that share a varying dimension are the same channels. A layer that shares none, and
+    Maps that share a varying dimension are the same channels. A map that shares none, and
     varies where another tensor has a real size (a table of positions, say), is frozen.
     """
     entries = [
         (tensor, ids.reshape([1] * (len(shape) - ids.ndim) + list(ids.shape)))
         for tensor in tensors
-        for ids in tracer.layers(tensor)
+        for ids in tracer.maps_of(tensor)
         if len(tensors) == 1 or bool(ids.any())
     ]
     if len(tensors) == 1:
@@ -56,11 +57,11 @@ def combine(tracer: Tracer, tensors: list[Tensor], shape: torch.Size) -> Layers:
 
 
 Entry = tuple[Tensor, Tensor]
-"""A tensor and one of its layers, in the rank of the result."""
+"""A tensor and one of its maps, in the rank of the result."""
 
 
 def _without_coarse(tracer: Tracer, entries: list[Entry]) -> list[Entry]:
-    """Drop the layers with one id for several of another's, such as a scale per head."""
+    """Drop the maps with one id for several of another's, such as a scale per head."""
     kept = []
     for tensor, ids in entries:
         dims = varying_dims(ids)
@@ -75,7 +76,7 @@ def _without_coarse(tracer: Tracer, entries: list[Entry]) -> list[Entry]:
 def _without_strangers(
     tracer: Tracer, entries: list[Entry], tensors: list[Tensor], rank: int
 ) -> list[Entry]:
-    """Freeze and drop the layers that vary where another tensor has no channels but a size."""
+    """Freeze and drop the maps that vary where another tensor has no channels but a size."""
     kept = []
     for tensor, ids in entries:
         dims = varying_dims(ids)
@@ -85,7 +86,7 @@ def _without_strangers(
             for other in tensors
             if other is not tensor
             and id(other) not in met
-            and any(bool(theirs.any()) for theirs in tracer.layers(other))
+            and any(bool(theirs.any()) for theirs in tracer.maps_of(other))
         ]
         if any(_has_size(t, dim, rank) for t in strangers for dim in dims):
             tracer.freeze([ids], "meets a dimension that carries no channels")
@@ -99,53 +100,53 @@ def _has_size(tensor: Tensor, dim: int, rank: int) -> bool:
     return own >= 0 and tensor.shape[own] > 1 and tensor.stride(own) != 0
 
 
-def _store(tracer: Tracer, args: tuple, output: Tensor, layers: Layers) -> None:
-    """Give `output` its layers; an in-place op must also reach the tensors it is a view of."""
+def _store(tracer: Tracer, args: tuple, output: Tensor, maps: IdMaps) -> None:
+    """Give `output` its maps; an in-place op must also reach the tensors it is a view of."""
     if args and output is args[0]:
-        write(tracer, output, layers)
+        write(tracer, output, maps)
     else:
-        tracer.set_layers(output, layers)
+        tracer.set_maps(output, maps)
 
 
-def write(tracer: Tracer, target: Tensor, layers: Layers) -> None:
+def write(tracer: Tracer, target: Tensor, maps: IdMaps) -> None:
     """Overwrite the ids of `target`.
 
     Where the ids are the tensor's own storage, views and bases see the change. Elsewhere the old
     and the new ids are tied, which is safe, if less prunable than it could be.
     """
-    own = tracer.layers(target)
+    own = tracer.maps_of(target)
     if len(own) == 1 and tracer.owns(own[0]):
-        if len(layers) == 1:
-            own[0].copy_(layers[0].expand(own[0].shape).clone())  # it may be a view of itself
+        if len(maps) == 1:
+            own[0].copy_(maps[0].expand(own[0].shape).clone())  # it may be a view of itself
         else:
-            tracer.freeze(layers, "written into part of another tensor")
-    elif len(own) == len(layers) and not any(bool((ids == NO_CHANNEL).any()) for ids in own):
-        for mine, new in zip(own, layers, strict=True):
+            tracer.freeze(maps, "written into part of another tensor")
+    elif len(own) == len(maps) and not any(bool((ids == NO_CHANNEL).any()) for ids in own):
+        for mine, new in zip(own, maps, strict=True):
             if mine is not new:
                 tracer.space.tie(mine, new)
     elif target.untyped_storage().nbytes() == target.numel() * target.element_size():
-        tracer.set_layers(target, layers)
+        tracer.set_maps(target, maps)
     else:
-        tracer.freeze([*own, *layers], "written into part of another tensor")
+        tracer.freeze([*own, *maps], "written into part of another tensor")
 
 
 @rule("aten::copy_")
 def copy(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     target, source = args[0], args[1]
     rank = target.ndim
-    layers = [
-        ids.reshape([1] * (rank - ids.ndim) + list(ids.shape)) for ids in tracer.layers(source)
+    maps = [
+        ids.reshape([1] * (rank - ids.ndim) + list(ids.shape)) for ids in tracer.maps_of(source)
     ]
-    write(tracer, target, layers)
+    write(tracer, target, maps)
 
 
 @rule("aten::scatter", "aten::scatter_", "aten::scatter_add", "aten::scatter_add_")
 def scatter(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    """Writing at data-dependent places along a dimension that carries no channels."""
+    """Writing at data-dependent positions along a dimension that carries no channels."""
     tensors = tensors_of((args, kwargs))
     dim = args[1] % args[0].ndim
     mixed = [
-        ids for t in tensors for ids in tracer.layers(t) if ids.ndim > dim and ids.shape[dim] > 1
+        ids for t in tensors for ids in tracer.maps_of(t) if ids.ndim > dim and ids.shape[dim] > 1
     ]
     if any(bool((ids != NO_CHANNEL).any()) for ids in mixed):
         tracer.freeze(mixed, f"rearranged by {op_name(func)}")
@@ -161,10 +162,30 @@ def scatter(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
 def factory(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """A new tensor has no channels yet; ids of its own let later writes fill it piece by piece."""
     if outputs.is_floating_point() or outputs.is_complex():
-        tracer.set_layers(outputs, [tracer.own(torch.zeros(outputs.shape, dtype=torch.int64))])
+        tracer.set_maps(outputs, [tracer.own(torch.zeros(outputs.shape, dtype=torch.int64))])
+
+
+@rule("aten::_weight_norm_interface", "aten::_weight_norm")
+def weight_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """g v / |v|: the scale has one entry per index of the dimension that is kept."""
+    weight = first_output(outputs)
+    tracer.set_maps(weight, combine(tracer, [args[0], args[1]], weight.shape))
+
+
+@rule("aten::glu")
+def glu(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
+    """First half times the sigmoid of the second: the halves are tied."""
+    image = args[0]
+    dim = bind(func, args, kwargs)["dim"] % image.ndim
+    size, maps = image.shape[dim] // 2, []
+    for ids in tracer.wide_maps(image):
+        first, second = ids.narrow(dim, 0, size), ids.narrow(dim, size, size)
+        tracer.space.tie(first, second)
+        maps.append(first)
+    tracer.set_maps(outputs, maps)
 
 
 @rule("unknown")
 def unknown(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    layers = [ids for leaf in tree_leaves((args, kwargs)) for ids in tracer.layers(leaf)]
-    tracer.freeze(layers, f"drc has no rule for {op_name(func)}")
+    maps = [ids for leaf in tree_leaves((args, kwargs)) for ids in tracer.maps_of(leaf)]
+    tracer.freeze(maps, f"drc has no rule for {op_name(func)}")

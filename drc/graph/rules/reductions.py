@@ -11,7 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from drc.graph.inputs import tensors_of
-from drc.graph.rules.common import along, bind, op_name, place, split_by_variation, varies
+from drc.graph.rules.common import (
+    along,
+    as_map,
+    bind,
+    first_output,
+    op_name,
+    split_by_variation,
+    tie_to,
+    varies,
+)
 from drc.graph.rules.pointwise import pointwise
 from drc.graph.tracer import Tracer, rule
 
@@ -29,8 +38,8 @@ def reduction(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
         return pointwise(tracer, func, args, kwargs, outputs)
     dims = reduced_dims(func, args, kwargs)
     keepdim = bool(bind(func, args, kwargs).get("keepdim", False))
-    layers = []
-    for ids in tracer.layers(args[0]):
+    maps = []
+    for ids in tracer.maps_of(args[0]):
         inside = [dim for dim in dims if varies(ids, dim)]
         outside = [d for d in range(ids.ndim) if d not in dims and varies(ids, d)]
         if inside:
@@ -44,9 +53,9 @@ def reduction(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any
             continue
         for dim in reversed(dims):
             ids = ids if keepdim else ids.select(dim, 0)
-        layers.append(ids)
+        maps.append(ids)
     for output in tensors_of(outputs):
-        tracer.set_layers(output, layers)
+        tracer.set_maps(output, maps)
 
 
 def reduced_dims(func: Any, args: tuple, kwargs: dict) -> list[int]:
@@ -60,10 +69,10 @@ def reduced_dims(func: Any, args: tuple, kwargs: dict) -> list[int]:
 
 @rule("aten::_softmax", "aten::_log_softmax", "aten::softmax")
 def softmax(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    for ids in tracer.layers(args[0]):
+    for ids in tracer.maps_of(args[0]):
         if varies(ids, reduced_dims(func, args, kwargs)[0]):
             tracer.space.mark_mixed(ids)
-    tracer.set_layers(outputs, tracer.layers(args[0]))
+    tracer.set_maps(outputs, tracer.maps_of(args[0]))
 
 
 @rule(
@@ -71,13 +80,13 @@ def softmax(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     "aten::argmax", "aten::argmin",
 )  # fmt: skip
 def ordered(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    """Ops in which a channel's place among the others counts."""
+    """Ops in which a channel's rank among the others counts."""
     dims = reduced_dims(func, args, kwargs)
-    mixed, kept = split_by_variation(tracer.layers(args[0]), *dims)
+    mixed, kept = split_by_variation(tracer.maps_of(args[0]), *dims)
     tracer.freeze(mixed, f"ordered by {op_name(func)}")
     for output in tensors_of(outputs):
         if output.is_floating_point():
-            tracer.set_layers(output, kept if output.ndim == args[0].ndim else [])
+            tracer.set_maps(output, kept if output.ndim == args[0].ndim else [])
 
 
 @rule(
@@ -87,46 +96,39 @@ def ordered(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     "aten::_batch_norm_with_update",
 )  # fmt: skip
 def batch_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
-    image, layers = args[0], []
-    for ids in tracer.layers(image):
+    image, maps = args[0], []
+    for ids in tracer.maps_of(image):
         channels = along(tracer, ids, 1, image.shape[1])
-        for tensor in args[1:5]:
-            for own in tracer.layers(tensor):
-                tracer.space.tie(channels, own)
-        layers.append(place(channels, 1, image.ndim))
-    tracer.set_layers(outputs[0], layers)
+        tie_to(tracer, channels, args[1:5])
+        maps.append(as_map(channels, 1, image.ndim))
+    tracer.set_maps(outputs[0], maps)
 
 
 @rule("aten::native_layer_norm", "aten::_fused_rms_norm", "aten::rms_norm")
 def layer_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """The last dimensions are normalised; scale and shift have the channels' ids."""
     image, shape = args[0], args[1]
-    for ids in tracer.layers(image):
+    for ids in tracer.maps_of(image):
         inside = [d for d in range(image.ndim - len(shape), image.ndim) if varies(ids, d)]
         if inside:
             tracer.space.mark_mixed(ids)
         if len(shape) > 1 and inside:
             tracer.freeze([ids], f"normalised together with pixels by {op_name(func)}")
-        for tensor in args[2:4] if inside else ():
-            for own in tracer.layers(tensor):
-                tracer.space.tie(ids, own)
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    tracer.set_layers(first, tracer.layers(image))
+        tie_to(tracer, ids, args[2:4] if inside else ())
+    tracer.set_maps(first_output(outputs), tracer.maps_of(image))
     for tensor in args[2:4]:
-        if tracer.layers(tensor) and not tracer.layers(image):
-            tracer.freeze(tracer.layers(tensor), "normalises what carries no channels")
+        if tracer.maps_of(tensor) and not tracer.maps_of(image):
+            tracer.freeze(tracer.maps_of(tensor), "normalises what carries no channels")
 
 
 @rule("aten::native_group_norm")
 def group_norm(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """Every group of channels has statistics of its own and loses equally many."""
-    image, groups, layers = args[0], args[6], []
-    for ids in tracer.layers(image):
+    image, groups, maps = args[0], args[6], []
+    for ids in tracer.maps_of(image):
         channels = along(tracer, ids, 1, image.shape[1])
-        for tensor in args[1:3]:
-            for own in tracer.layers(tensor):
-                tracer.space.tie(channels, own)
+        tie_to(tracer, channels, args[1:3])
         tracer.space.keep_rectangular(channels.reshape(groups, -1))
         tracer.space.mark_mixed(channels)
-        layers.append(place(channels, 1, image.ndim))
-    tracer.set_layers(outputs[0], layers)
+        maps.append(as_map(channels, 1, image.ndim))
+    tracer.set_maps(outputs[0], maps)

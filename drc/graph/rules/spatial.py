@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from drc.graph.rules.common import along, bind, op_name, place, split_by_variation, varies
+from drc.graph.rules.common import along, as_map, bind, op_name, split_by_variation, varies
 from drc.graph.tracer import Tracer, rule
 
 _RANK = {"1d": 1, "2d": 2, "3d": 3}
@@ -29,15 +29,15 @@ def spatial(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) 
     dim = image.ndim - rank - 1
     for output in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
         if isinstance(output, Tensor):
-            found = [_per_channel(tracer, ids, dim, rank) for ids in tracer.layers(image)]
-            tracer.set_layers(output, found)
+            found = [_per_channel(tracer, ids, dim, rank) for ids in tracer.maps_of(image)]
+            tracer.set_maps(output, found)
 
 
 def _per_channel(tracer: Tracer, ids: Tensor, dim: int, rank: int) -> Tensor:
-    """A layer that varies along no pixel: tie the pixels of a channel where it does."""
+    """A map that varies along no pixel: tie the pixels of a channel where it does."""
     if not any(varies(ids, other) for other in range(dim + 1, dim + 1 + rank)):
         return ids
-    return place(along(tracer, ids, dim, ids.shape[dim]), dim, ids.ndim)
+    return as_map(along(tracer, ids, dim, ids.shape[dim]), dim, ids.ndim)
 
 
 @rule(
@@ -49,20 +49,20 @@ def _per_channel(tracer: Tracer, ids: Tensor, dim: int, rank: int) -> Tensor:
 )
 def fourier(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     dims = bind(func, args, kwargs)["dim"]
-    mixed, kept = split_by_variation(tracer.layers(args[0]), *dims)
+    mixed, kept = split_by_variation(tracer.maps_of(args[0]), *dims)
     tracer.freeze(mixed, f"mixed by {op_name(func)}")
-    tracer.set_layers(outputs, kept)
+    tracer.set_maps(outputs, kept)
 
 
 @rule("aten::col2im")
 def fold(tracer: Tracer, func: Any, args: tuple, kwargs: dict, outputs: Any) -> None:
     """`(N, C k k, L)` to `(N, C, H, W)`: the k k parts of a channel overlap, so they are tied."""
     columns, channels = args[0], outputs.shape[-3]
-    layers = []
-    for ids in tracer.layers(columns):
+    maps = []
+    for ids in tracer.maps_of(columns):
         parts = ids if ids.ndim == 3 else ids[None]
         found = along(tracer, parts, 1, columns.shape[-2]).reshape(channels, -1)
         first = found.amax(1)
         tracer.space.tie(first[:, None], found)
-        layers.append(place(first, outputs.ndim - 3, outputs.ndim))
-    tracer.set_layers(outputs, layers)
+        maps.append(as_map(first, outputs.ndim - 3, outputs.ndim))
+    tracer.set_maps(outputs, maps)

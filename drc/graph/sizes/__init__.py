@@ -3,6 +3,6 @@
 Importing this package registers every kind of call.
 """
 
-from drc.graph.sizes import layers, parts, reads
+from drc.graph.sizes import layers, parts, shapes
 
-__all__ = ["layers", "parts", "reads"]
+__all__ = ["layers", "parts", "shapes"]

@@ -1,26 +1,15 @@
-"""Calls of whole layers that are told a width: grouped convolution, norms, attention."""
+"""Calls of whole layers that are given a width: grouped convolution, norms, attention."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 from torch.nn import functional as F
 
 from drc.graph.attention import narrow_attention
-from drc.graph.sizes.ops import (
-    Function,
-    Given,
-    SizeOp,
-    Sizes,
-    has_lengths,
-    kept_length,
-    register,
-)
-
-if TYPE_CHECKING:
-    from drc.graph.sizes.calls import SizeCall, SizeRule
+from drc.graph.sizes.calls import SizeCall, SizeRule, Sizes, kept_length
+from drc.graph.sizes.ops import Function, Given, SizeOp, has_lengths, register
 
 _SPATIAL: dict[Function, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 
@@ -37,9 +26,10 @@ class Groups(SizeOp):
         tensor = args[0] if args else kwargs.get("input")
         if tensor is None or groups == 1:
             return None
-        return tensor, tensor.ndim - 1 - _SPATIAL[func], (groups,)
+        return Given(tensor, (groups,), tensor.ndim - 1 - _SPATIAL[func])
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
+        assert call.dim is not None
         groups, channels = call.given[0], call.shape[call.dim]
         for ids in call.source:
             if ids.shape[call.dim] > 1 and groups > channels // groups:
@@ -60,12 +50,12 @@ class Normalised(SizeOp):
 
     def read(self, func: Function, args: tuple, kwargs: dict) -> Given | None:
         shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
-        return args[0], -1, tuple(shape)
+        return Given(args[0], tuple(shape))
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         first = len(call.shape) - len(call.given)
         return tuple(
-            kept_length(call.source, first + place, alive) for place in range(len(call.given))
+            kept_length(call.source, first + index, alive) for index in range(len(call.given))
         )
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
@@ -82,15 +72,15 @@ class AttentionScale(SizeOp):
 
     def read(self, func: Function, args: tuple, kwargs: dict) -> Given | None:
         query = args[0] if args else kwargs["query"]
-        return (query, query.ndim - 1, ()) if kwargs.get("scale") is None else None
+        return Given(query, (), query.ndim - 1) if kwargs.get("scale") is None else None
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
-        if kept_length(call.source, call.dim, alive) is None:
+        if call.dim is None or kept_length(call.source, call.dim, alive) is None:
             return (None,)
         return call.given or (call.shape[call.dim],)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return rule.new if tensor is not None and has_lengths(tensor, rule) else None
+    def rewritten(self, rule: SizeRule, given: Given) -> tuple | None:
+        return rule.new if has_lengths(given.tensor, rule) else None
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         return func(*args, **{**kwargs, "scale": sizes[0] ** -0.5})
@@ -105,15 +95,15 @@ class MultiHead(SizeOp):
 
     def read(self, func: Function, args: tuple, kwargs: dict) -> Given | None:
         packed = len(args) > 5 and args[5] is not None
-        return (args[5], 0, (args[3],)) if packed else None
+        return Given(args[5], (args[3],), 0) if packed else None
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         length = kept_length(call.source, 0, alive)
         return (None,) if length is None else (length // 3,)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        # torch's function checks the stream against the heads, so it never does after a cut.
-        return (-1,) if tensor is not None and has_lengths(tensor, rule) else None
+    def rewritten(self, rule: SizeRule, given: Given) -> tuple | None:
+        # No sizes, and another function: torch's checks the heads against the stream.
+        return () if has_lengths(given.tensor, rule) else None
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         query, key, value, dense, heads, weight, bias, *_, dropout, out, out_bias = args[:13]

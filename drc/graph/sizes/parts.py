@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from drc.graph.sizes.ops import (
-    Function,
-    Given,
-    SizeOp,
-    Sizes,
-    has_lengths,
-    kept_length,
-    lengths,
-    register,
-)
-
-if TYPE_CHECKING:
-    from drc.graph.sizes.calls import SizeCall, SizeRule
+from drc.graph.sizes.calls import SizeCall, SizeRule, Sizes, kept_length, lengths
+from drc.graph.sizes.ops import Function, Given, SizeOp, has_lengths, register
 
 _END = 2**62
 
@@ -47,7 +36,7 @@ class Split(SizeOp):
             total = tensor.shape[dim]
             step = -(-total // size) if "chunk" in func.__name__ else size
             size = [min(step, total - start) for start in range(0, total, step)]
-        return tensor, dim, tuple(size)
+        return Given(tensor, tuple(size), dim)
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         if kept_length(call.source, call.dim, alive) is None:
@@ -56,13 +45,13 @@ class Split(SizeOp):
         pairs = itertools.pairwise(ends.tolist())
         return tuple(_between(call, start, end, alive) for start, end in pairs)
 
-    def rewritten(self, rule: SizeRule, tensor: Tensor | None, given: tuple) -> tuple | None:
-        return rule.new if tensor is not None and has_lengths(tensor, rule) else None
+    def rewritten(self, rule: SizeRule, given: Given) -> tuple | None:
+        return rule.new if has_lengths(given.tensor, rule) else None
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
         given = self.read(func, args, kwargs)
-        assert given is not None and given[0] is not None
-        return torch.split_with_sizes(given[0], list(sizes), given[1])
+        assert given is not None and given.tensor is not None and given.dim is not None
+        return torch.split_with_sizes(given.tensor, list(sizes), given.dim)
 
 
 @register
@@ -76,7 +65,7 @@ class Narrow(SizeOp):
         if len(args) != 4 or not all(isinstance(arg, int) for arg in args[1:]):
             return None
         tensor, dim, start, length = args
-        return tensor, dim % tensor.ndim, (start, start + length)
+        return Given(tensor, (start, start + length), dim % tensor.ndim)
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
         if kept_length(call.source, call.dim, alive) is None:
@@ -95,16 +84,15 @@ class Index(SizeOp):
     functions = (Tensor.__getitem__, Tensor.__setitem__)
 
     def read(self, func: Function, args: tuple, kwargs: dict) -> Given | None:
-        place = self._place(args)
-        if place is None:
+        items, index = self._bounded(args)
+        if index is None:
             return None
-        items = args[1] if isinstance(args[1], tuple) else (args[1],)
-        dim = _dims_of(items, args[0].ndim)[place]
-        start, stop = items[place].start, items[place].stop
-        return args[0], dim, (start or 0, _END if stop is None else stop)
+        start, stop = items[index].start, items[index].stop
+        bounds = (start or 0, _END if stop is None else stop)
+        return Given(args[0], bounds, _dims_of(items, args[0].ndim)[index])
 
     def needed(self, call: SizeCall, alive: np.ndarray) -> Sizes:
-        if kept_length(call.source, call.dim, alive) is None:
+        if call.dim is None or kept_length(call.source, call.dim, alive) is None:
             return (None, None)
         length = call.shape[call.dim]
         return tuple(
@@ -115,32 +103,32 @@ class Index(SizeOp):
         )  # fmt: skip
 
     def write(self, func: Function, args: tuple, kwargs: dict, sizes: tuple) -> Any:
-        place = self._place(args)
-        assert place is not None
-        items = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
+        items, index = self._bounded(args)
         start, stop = sizes
-        items[place] = slice(start, None if stop == _END else stop)
-        return func(args[0], tuple(items), *args[2:])
+        bounds = slice(start, None if stop == _END else stop)
+        items = tuple(bounds if i == index else item for i, item in enumerate(items))
+        return func(args[0], items, *args[2:])
 
-    def _place(self, args: tuple) -> int | None:
-        """Position of the slice with bounds among the indices; None unless there is just one."""
+    def _bounded(self, args: tuple) -> tuple[tuple, int | None]:
+        """The indices, and which is the slice with bounds; None unless there is just one."""
         items = args[1] if isinstance(args[1], tuple) else (args[1],)
         if not all(item is None or item is ... or isinstance(item, (slice, int)) for item in items):
-            return None
+            return items, None
         dims = _dims_of(items, args[0].ndim)
         bounded = [
-            place
-            for place, item in enumerate(items)
+            index
+            for index, item in enumerate(items)
             if isinstance(item, slice)
             and item.step in (None, 1)
-            and dims[place] < args[0].ndim
+            and dims[index] < args[0].ndim
             and (item.start not in (None, 0) or item.stop is not None)
         ]
-        return bounded[0] if len(bounded) == 1 else None
+        return items, bounded[0] if len(bounded) == 1 else None
 
 
 def _between(call: SizeCall, start: int, end: int, alive: np.ndarray) -> int:
     """How many of the channels from `start` to `end` of the call's dimension are left."""
+    assert call.dim is not None
     for ids in call.source:
         if ids.shape[call.dim] > 1:
             start, end = max(0, start), min(end, ids.shape[call.dim])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from drc.core.probe import OUT_OF_MEMORY, first_line
 from drc.graph.groups import ChannelGraph, Group
 from drc.graph.inputs import Inputs, call, map_inputs, tensors_of
-from drc.graph.sizes.recorder import attached, forgets
+from drc.graph.sizes.resized import attached, forgets
 from drc.graph.surgery import Cut, KeepSets, cut, get_cut, removed, twin_of
 from drc.graph.verify.masked import run_exactly, run_masked
 from drc.networks.copying import copy_of
@@ -71,8 +72,9 @@ class Checker:
         except Exception as caught:  # whatever a foreign forward raises on other sizes
             if self._asked_too_much(index):
                 return self.failure(keep, number)
-            lines = str(caught).splitlines() or [type(caught).__name__]
-            return f"{BREAKS} ({lines[0]})"
+            if isinstance(caught, OUT_OF_MEMORY):
+                raise  # no fault of the groups
+            return f"{BREAKS} ({first_line(caught) or type(caught).__name__})"
         error = difference(ours, theirs)
         allowed = _TOLERANCE[torch.float64 if self.dtype and exact else torch.float32]
         allowed *= _magnitude(theirs)
@@ -107,24 +109,22 @@ class Checker:
         return True
 
     def _dense_runs(self, image: Inputs) -> bool:
-        try:
+        def work() -> None:
             wide = self._widened(image)
-            with torch.no_grad():
-                call(cut(self.model, self.graph, {}, self.dtype), wide)
+            call(cut(self.model, self.graph, {}, self.dtype), wide)
             run_masked(self.model, self.graph, {}, wide, self.dtype)
-            return True
-        except Exception:  # a foreign forward may raise anything
-            return False
+
+        return _runs(work)
 
     def _widened(self, image: Inputs) -> Inputs:
         """In the number type of the comparisons."""
         return map_inputs(lambda t: t.to(self.dtype) if t.is_floating_point() else t, image)
 
-    def tell(self, groups: Sequence[Group]) -> bool:
+    def show_dense(self, groups: Sequence[Group]) -> bool:
         """Let the forward see dense lengths of these groups; False if it reads none."""
         keep = {group.name: range(1, group.size) for group in groups}
         before = self.graph
-        self.graph = before.told_dense(~before.alive(removed(before, keep)))
+        self.graph = before.showing_dense(~before.alive(removed(before, keep)))
         return self.graph is not before
 
     def _jumps(self, keep: KeepSets, image: Inputs, theirs: Any, error: float) -> bool:
@@ -148,13 +148,15 @@ class Checker:
                     torch.stack(losses).sum().backward()
         except Exception:
             if self._trains is None:
-                self._trains = _runs(copy_of(self.model).train(), self._to_train_on)
+                dense = copy_of(self.model).train()
+                self._trains = _runs(lambda: call(dense, self._to_train_on))
             if self._trains:
                 raise
         return small
 
 
 def difference(ours: Any, theirs: Any) -> float:
+    """Largest difference between two outputs; infinite where their shapes differ, or for NaN."""
     first, second = _numbers(ours), _numbers(theirs)
     if [x.shape for x in first] != [x.shape for x in second]:
         return math.inf
@@ -197,10 +199,10 @@ def _nudged(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return tensor * (1 + 500 * torch.finfo(tensor.dtype).eps * noise)
 
 
-def _runs(model: nn.Module, inputs: Inputs) -> bool:
+def _runs(work: Callable[[], Any]) -> bool:
     try:
         with torch.no_grad():
-            call(model, inputs)
+            work()
         return True
     except Exception:  # a foreign forward may raise anything
         return False

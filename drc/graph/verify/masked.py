@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from drc.graph.groups import ChannelGraph
-from drc.graph.ids import KnownIds
+from drc.graph.ids import IdSpace
 from drc.graph.inputs import Inputs, call, tensors_of
 from drc.graph.rules.common import varies
 from drc.graph.rules.reductions import reduced_dims
@@ -68,7 +68,7 @@ class _Masked(Tracer):
         gone: Removed,
         dtype: torch.dtype | None,
     ) -> None:
-        super().__init__(model, KnownIds())
+        super().__init__(model, IdSpace(graph.slots))
         self._follows = graph.has_statistics
         self._alive = torch.from_numpy(graph.alive(gone))
         self._dtype = dtype
@@ -140,13 +140,13 @@ class _Masked(Tracer):
         """What stands for a weight, as a tensor of its own; anything else as it is."""
         value = self._value(leaf)
         if value is not leaf:
-            self.set_layers(value, self.layers(leaf))
+            self.set_maps(value, self.maps_of(leaf))
         return value
 
     def left(self, tensor: Tensor, dims: list[int]) -> Tensor | None:
         """Where channels are left, as broadcasts to `tensor`; None if all are along `dims`."""
         mask = None
-        for ids in self.layers(tensor):
+        for ids in self.maps_of(tensor):
             if any(varies(ids, dim) for dim in dims):
                 here = self._alive[ids]
                 mask = here if mask is None else mask & here
@@ -162,18 +162,18 @@ _OF_ONE_TYPE = {
 Statistic = Callable[[_Masked, Any, tuple, tuple, dict], Any]
 
 
-def _places(left: Tensor, dim: int) -> Tensor:
+def _positions(left: Tensor, dim: int) -> Tensor:
     """Positions of what is left along `dim`; every row has equally many."""
     count = int(left.sum(dim).amax())
     return (~left).long().argsort(dim=dim, stable=True).narrow(dim, 0, count)
 
 
-def _fewer(tensor: Tensor, places: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _fewer(tensor: Tensor, positions: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """What is at these positions, and the positions in its shape."""
     shape = list(tensor.shape)
-    shape[dim] = places.shape[dim]
-    places = places.expand(shape)
-    return tensor.gather(dim, places), places
+    shape[dim] = positions.shape[dim]
+    positions = positions.expand(shape)
+    return tensor.gather(dim, positions), positions
 
 
 def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
@@ -190,9 +190,9 @@ def _reduce(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -
             break
         if not _changes(left, dim):
             continue
-        places = _places(left, dim)
-        small, _ = _fewer(small, places, dim)
-        left = left.gather(dim, places)
+        positions = _positions(left, dim)
+        small, _ = _fewer(small, positions, dim)
+        left = left.gather(dim, positions)
     return func(small, *values[1:], **kwargs)
 
 
@@ -201,17 +201,17 @@ def _softmax(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) 
     left = run.left(args[0], [dim])
     if left is None or not _changes(left, dim):
         return None
-    small, places = _fewer(values[0], _places(left, dim), dim)
-    return torch.zeros_like(values[0]).scatter(dim, places, func(small, *values[1:], **kwargs))
+    small, positions = _fewer(values[0], _positions(left, dim), dim)
+    return torch.zeros_like(values[0]).scatter(dim, positions, func(small, *values[1:], **kwargs))
 
 
 def _layer_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dict) -> Any:
     left = run.left(args[0], [args[0].ndim - 1])
     if left is None or len(args[1]) > 1:
         return None
-    small, places = _fewer(values[0], _places(left, -1), -1)
+    small, positions = _fewer(values[0], _positions(left, -1), -1)
     outputs = func(small, [small.shape[-1]], None, None, *values[4:], **kwargs)
-    normal = torch.zeros_like(values[0]).scatter(-1, places, outputs[0])
+    normal = torch.zeros_like(values[0]).scatter(-1, positions, outputs[0])
     scale, shift = values[2], values[3]
     normal = normal if scale is None else normal * scale
     return (normal if shift is None else normal + shift, *outputs[1:])
@@ -224,12 +224,12 @@ def _group_norm(run: _Masked, func: Any, args: tuple, values: tuple, kwargs: dic
     image, scale, shift, batch, channels, _, groups, epsilon = values
     grouped = image.reshape(batch, groups, channels // groups, -1)
     mask = left.reshape(len(left), groups, channels // groups, -1)
-    small, places = _fewer(grouped, _places(mask, 2), 2)
+    small, positions = _fewer(grouped, _positions(mask, 2), 2)
     flat = small.reshape(batch, groups, -1)
     mean = flat.mean(-1, keepdim=True)
     spread = (flat.var(-1, keepdim=True, unbiased=False) + epsilon).rsqrt()
     normal = ((flat - mean) * spread).reshape(small.shape)
-    full = torch.zeros_like(grouped).scatter(2, places, normal).reshape(image.shape)
+    full = torch.zeros_like(grouped).scatter(2, positions, normal).reshape(image.shape)
     shape = [1, channels] + [1] * (image.ndim - 2)
     full = full if scale is None else full * scale.view(shape)
     full = full if shift is None else full + shift.view(shape)

@@ -14,7 +14,7 @@ from drc.core.exact_sum import ExactSum
 from drc.core.messages import exchange
 from drc.core.runtime import forward_hooks
 from drc.graph.groups import Slice
-from drc.graph.readers import LinearMap, called_once, columns_at, places, rows_at
+from drc.graph.readers import LinearMap, called_once, columns_at, positions, rows_at
 from drc.networks.traits import sr_images
 from drc.selection.criteria.base import Calibration
 from drc.selection.criteria.dual_taylor import gate_gradients, gate_slices, single_crops
@@ -120,7 +120,7 @@ class _Look:
     def __call__(self, value: Tensor, output: Tensor) -> None:
         if not output.requires_grad:
             return
-        where = places(output, self.layer, PLACES, self.draws.generator)
+        where = positions(output, self.layer, PLACES, self.draws.generator)
         columns = columns_at(self.layer, value.detach(), where).flatten(1)
         columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
         columns = columns.to(torch.promote_types(columns.dtype, torch.float32))

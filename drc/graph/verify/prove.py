@@ -45,47 +45,47 @@ def verify(
     Raises:
         CutError: a cut does not run, with `strict`.
     """
-    judge = Checker(model, graph, inputs)
+    checker = Checker(model, graph, inputs)
     # Streams first, so that what fails only beside a cut stream is blamed, and not the stream.
     ordered = sorted(graph.groups, key=lambda group: -len(group.slices))
     reasons: dict[str, str] = {}
-    untold: dict[tuple[str, int], ChannelGraph] = {}
+    unshown: dict[tuple[str, int], ChannelGraph] = {}
     for number in range(_PATTERNS):
         pattern = _random_pattern(graph, seed + number)
         proven: dict[str, str] = {}
         while True:
             healthy = [group for group in ordered if group.name not in reasons | proven]
-            why = judge.failure(_part(pattern, healthy), number)
+            why = checker.failure(_part(pattern, healthy), number)
             if why is None:
                 break
-            group, why = _first_culprit(judge, healthy, pattern, number, why)
+            group, why = _first_culprit(checker, healthy, pattern, number, why)
             kin = [other for other in healthy if _kind(other) == _kind(group)]
-            if _kind(group) not in untold:
-                untold[_kind(group)] = judge.graph
-                if judge.tell(kin):
+            if _kind(group) not in unshown:
+                unshown[_kind(group)] = checker.graph
+                if checker.show_dense(kin):
                     continue
             if strict and why.startswith(BREAKS):
                 raise CutError(why)
-            judge.graph = untold[_kind(group)]
+            checker.graph = unshown[_kind(group)]
             proven.update({other.name: why for other in kin})
             reasons[group.name] = why
         doubtful = [group for group in ordered if group.name in proven.keys() - reasons.keys()]
         together = [g for g in ordered if g.name not in reasons | proven] + doubtful
-        if doubtful and judge.failure(_part(pattern, together), number) is not None:
+        if doubtful and checker.failure(_part(pattern, together), number) is not None:
             reasons.update(proven)
-    calls = (c for c in judge.graph.calls if c.module in judge.resized and not c.spare)
+    calls = (c for c in checker.graph.calls if c.module in checker.resized and not c.spare)
     graph = replace(graph, calls=tuple(calls))
     return graph.freeze(reasons) if reasons else graph
 
 
 def _first_culprit(
-    judge: Checker, groups: Sequence[Group], pattern: Mapping[str, Any], number: int, why: str
+    checker: Checker, groups: Sequence[Group], pattern: Mapping[str, Any], number: int, why: str
 ) -> tuple[Group, str]:
     """The group with which cutting starts to fail, as one after the other is cut."""
     fine, bad = 0, len(groups)
     while bad - fine > 1:
         middle = (fine + bad) // 2
-        reason = judge.failure(_part(pattern, groups[:middle]), number)
+        reason = checker.failure(_part(pattern, groups[:middle]), number)
         if reason is None:
             fine = middle
         else:
@@ -104,9 +104,9 @@ def _kind(group: Group) -> tuple[str, int]:
 
 def check(model: nn.Module, graph: ChannelGraph, keep: KeepSets, inputs: Inputs) -> None:
     """Raise ModelError unless cutting `model` to `keep` equals masking it, on all inputs."""
-    judge = Checker(model, graph, inputs)
-    for number in range(len(judge.images)):
-        why = judge.failure(keep, number)
+    checker = Checker(model, graph, inputs)
+    for number in range(len(checker.images)):
+        why = checker.failure(keep, number)
         if why is not None:
             raise ModelError(f"the cut network is not what it should be ({why}); please report it")
 
