@@ -20,7 +20,6 @@ from drc.networks.traits import get_traits, plain_network
 from drc.opening import open_teacher
 from drc.pipeline import (
     Loader,
-    calibrate,
     check_plan,
     checked,
     cut_by_plan,
@@ -30,8 +29,10 @@ from drc.pipeline import (
 from drc.report.collect import Networks, Provenance, TestData, collect
 from drc.report.schema import Report
 from drc.rounds import default_rounds
+from drc.selection.calibration import calibrate
 from drc.selection.criteria import base as criteria
 from drc.selection.widths import base as strategies
+from drc.settings.runs import PruneSettings
 from drc.settings.training import RecoverySettings
 from drc.store.networks import save
 from drc.store.plan import Plan
@@ -141,7 +142,7 @@ def search(
         lr_size=lr_size, patches=patches, dual_weight=dual_weight, dual_steps=dual_steps,
     )  # fmt: skip
     notes: list[str] = []
-    uses_data = strategy not in strategies.DATA_FREE
+    uses_data = not strategies.get_strategy(strategy).data_free
     with together(device) as where:
         calibration = calibrate(
             model, loader, dual, settings, where, seed, progress, notes, fit=uses_data
@@ -187,9 +188,8 @@ def prune(
     """
     model = plain_network(model)
     settings = checked(patches=patches, dual_weight=dual_weight, dual_steps=dual_steps)
-    criteria.get_criterion(importance)
+    uses_data = not criteria.get_criterion(importance).data_free
     check_plan(model, plan)
-    uses_data = importance not in criteria.DATA_FREE
     if loader is None and uses_data:
         raise UsageError(f"{importance} needs calibration batches; pass a loader")
     with together(device) as where:
@@ -197,7 +197,8 @@ def prune(
             model, loader or [], dual, settings, where, seed, progress, fit=uses_data
         )
         refits = reconstruct and loader is not None
-        return cut_by_plan(model, calibration, plan, importance, refits)
+        ranking = PruneSettings(importance=importance, reconstruct=refits)
+        return cut_by_plan(model, calibration, plan, ranking)
 
 
 def finetune(

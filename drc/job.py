@@ -12,9 +12,10 @@ from torch import nn
 
 from drc.core.runtime import Progress
 from drc.networks.dual import AnyDual
-from drc.pipeline import Loader, calibrate, check_goal, cut_by_plan, plan_widths
+from drc.pipeline import Loader, check_goal, cut_by_plan, plan_widths
 from drc.rounds import TWO_ROUNDS, first_ratio, first_steps, joined, second_ratio
-from drc.settings.runs import SearchSettings
+from drc.selection.calibration import calibrate
+from drc.settings.runs import PruneSettings, SearchSettings
 from drc.settings.training import RecoverySettings
 from drc.store.plan import Plan
 from drc.training.loop import finetune
@@ -99,9 +100,10 @@ class Job:
         plan = self._timed(
             f"{title}search", lambda: plan_widths(model, calibration, settings, self.notes)
         )
+        ranking = PruneSettings(importance=self.importance, reconstruct=self.reconstruct)
         pruned = self._timed(
             f"{title}prune",
-            lambda: cut_by_plan(model, calibration, plan, self.importance, self.reconstruct),
+            lambda: cut_by_plan(model, calibration, plan, ranking),
         )
         recovered = None
         if steps:

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from drc.core.distributed import on_first
 from drc.core.errors import BudgetError, ModelError, RunError, UsageError
 from drc.core.randomness import RandomState
-from drc.core.runtime import Progress, resolve_device, seed_everything
-from drc.data.batches import BatchReader
 from drc.graph.groups import ChannelGraph
-from drc.graph.inputs import example_input
-from drc.graph.surgery import KeepSets, copy_of, cut, kept_indices, removed
-from drc.graph.trace import trace
-from drc.graph.verify.check import check
-from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
-from drc.selection.criteria.base import Calibration, helper, keep_best, score
-from drc.selection.criteria.dual_taylor import single_crops
-from drc.selection.refit import refit
-from drc.selection.widths.budget import build_problem, solve_budget
-from drc.settings.runs import SearchSettings
+from drc.selection.calibration import Calibration
+from drc.selection.pruning import cut_and_refit, rank
+from drc.selection.widths.base import score_together
+from drc.selection.widths.problem import build_problem, solve_budget
+from drc.settings.runs import PruneSettings, SearchSettings
 from drc.store.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint, first_problem
-from drc.training.dual_fit import fit_dual
-
-_REFIT_PIXELS = 64 * 64**2  # of LR images, which go through the network all at once
 
 Loader = Iterable[Any]
 Validated = TypeVar("Validated", bound=BaseModel)
-
-
-def calibrate(
-    model: nn.Module,
-    loader: Loader,
-    dual: AnyDual | None,
-    settings: SearchSettings,
-    device: str | torch.device,
-    seed: int,
-    progress: Progress | None = None,
-    notes: list[str] | None = None,
-    fit: bool = True,
-) -> Calibration:
-    """Trace a copy of the network and bring data and dual model together.
-
-    Without a dual model one is fitted first, unless `fit` is off; `notes` then says so.
-    """
-    where = resolve_device(device)
-    seed_everything(seed)
-    traits = get_traits(model)
-    reader = BatchReader(loader, traits.scale, traits.value_range, where, channels=traits.channels)
-    if dual is None and fit and settings.dual_weight:
-        dual = on_first(
-            lambda: fit_dual(
-                reader, traits.scale, traits.value_range, steps=settings.dual_steps, seed=seed,
-                device=where, progress=progress,
-            ).cpu()
-        )  # fmt: skip
-        if notes is not None:
-            notes.append(
-                "no trained dual model was given: one was fitted on the calibration data "
-                f"in {settings.dual_steps} steps"
-            )
-    twin = copy_of(model).to(where).eval()
-    return Calibration(
-        model=twin,
-        graph=trace(twin, example_input(twin, traits.channels)),
-        batches=reader,
-        dual=copy.deepcopy(dual).to(where).eval() if dual is not None else None,
-        patches=settings.patches,
-        dual_weight=settings.dual_weight,
-        seed=seed,
-        progress=progress,
-    )
 
 
 def plan_widths(
@@ -90,7 +34,8 @@ def plan_widths(
     Raises:
         BudgetError: no widths meet the budget.
     """
-    return on_first(lambda: _plan_widths(model, calibration, settings, notes), helper(calibration))
+    score_together(calibration, settings)
+    return on_first(lambda: _plan_widths(model, calibration, settings, notes))
 
 
 def _plan_widths(
@@ -98,8 +43,9 @@ def _plan_widths(
 ) -> Plan:
     graph, notes = calibration.graph, list(notes)
     problem = build_problem(calibration, settings, notes)
-    widths = solve_budget(problem, notes)
-    traits, loss = get_traits(model), problem.expected_loss
+    solution = solve_budget(problem, notes)
+    widths, loss = problem.named(solution.widths), solution.expected_loss
+    traits = get_traits(model)
     return Plan(
         model=traits.preset or type(model).__qualname__,
         scale=traits.scale,
@@ -111,7 +57,7 @@ def _plan_widths(
             ratio=settings.ratio,
             before=problem.cost(problem.dense),
             limit=problem.limit,
-            predicted=problem.cost(widths),
+            predicted=problem.cost(solution.widths),
             lr_size=None if settings.budget == "params" else settings.lr_size,
         ),
         seed=calibration.seed,
@@ -147,7 +93,8 @@ def plan_front(
     Raises:
         BudgetError: none of the ratios can be reached.
     """
-    return on_first(lambda: _plan_front(model, calibration, settings, notes), helper(calibration))
+    score_together(calibration, settings)
+    return on_first(lambda: _plan_front(model, calibration, settings, notes))
 
 
 def check_goal(calibration: Calibration, goal: SearchSettings) -> None:
@@ -174,11 +121,7 @@ def _plan_front(
 
 
 def cut_by_plan(
-    model: nn.Module,
-    calibration: Calibration,
-    plan: Plan,
-    importance: str,
-    reconstruct: bool = True,
+    model: nn.Module, calibration: Calibration, plan: Plan, settings: PruneSettings
 ) -> nn.Module:
     """Rank the channels, cut those the plan has no room for, and refit what read them.
 
@@ -188,43 +131,10 @@ def cut_by_plan(
     """
     check_plan(model, plan)
     _check_groups(calibration.graph, plan)
-    calibration.widths = {name: width.keep for name, width in plan.groups.items()}
-    keep, weights = on_first(
-        lambda: _rank_and_refit(calibration, calibration.widths or {}, importance, reconstruct),
-        helper(calibration),
-    )
-    small = cut(calibration.model, calibration.graph, keep).eval()
-    small.load_state_dict(weights)
+    widths = {name: width.keep for name, width in plan.groups.items()}
+    keep = rank(calibration, widths, settings)
+    small = cut_and_refit(calibration, keep, settings.reconstruct)
     return small.to(next(model.parameters()).device)
-
-
-def _rank_and_refit(
-    calibration: Calibration, widths: dict[str, int], importance: str, reconstruct: bool
-) -> tuple[KeepSets, dict[str, torch.Tensor]]:
-    """What stays, and the weights of the network that is left."""
-    keep = keep_best(score(importance, calibration), widths)
-    image = example_input(calibration.model, get_traits(calibration.model).channels)
-    check(calibration.model, calibration.graph, keep, image)
-    small = cut(calibration.model, calibration.graph, keep).eval()
-    if reconstruct:
-        _refit(calibration, small, keep)
-    return keep, small.cpu().state_dict()
-
-
-def _refit(calibration: Calibration, small: nn.Module, keep: KeepSets) -> None:
-    crops: list[torch.Tensor] = []
-    for lr, _ in single_crops(calibration):
-        if crops and (len(crops) + 1) * lr[0, 0].numel() > _REFIT_PIXELS:
-            break
-        if not crops or lr.shape == crops[0].shape:
-            crops.append(lr)
-    images = torch.cat(crops)
-    kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
-    refit(
-        calibration.model, small, images, kept, seed=calibration.seed,
-        progress=calibration.progress,
-    )  # fmt: skip
-    calibration.crop_passes += 2 * len(images)
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:

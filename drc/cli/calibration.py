@@ -11,8 +11,7 @@ from drc.core.distributed import on_first, own_device
 from drc.data.crops import crop_loader
 from drc.networks.dual import AnyDual
 from drc.networks.dual_weights import load_dual
-from drc.pipeline import calibrate
-from drc.selection.criteria.base import Calibration
+from drc.selection.calibration import Calibration, calibrate
 from drc.store.networks import save_dual
 
 _CALIBRATION_BATCH = 8

@@ -15,7 +15,7 @@ from torch import nn
 from drc.cli.base_session import BaseSession
 from drc.cli.display import is_main_process
 from drc.cli.errors import Interrupted
-from drc.core.distributed import exchange, on_first
+from drc.core.distributed import on_first
 from drc.core.errors import DrcError, RunError, UsageError
 from drc.core.runtime import resolve_device
 from drc.data.bundled import bundled_pairs
@@ -27,7 +27,8 @@ from drc.networks.dual import DualModel
 from drc.networks.dual_weights import load_dual
 from drc.opening import open_saved, open_teacher
 from drc.rounds import default_rounds, first_ratio, first_steps, second_ratio
-from drc.selection.criteria.base import Calibration, get_criterion
+from drc.selection.calibration import Calibration
+from drc.selection.criteria.base import get_criterion
 from drc.selection.widths.base import get_strategy
 from drc.settings.runs import RunSettings, SearchSettings
 from drc.settings.training import RecoverySettings
@@ -210,7 +211,7 @@ class Session(BaseSession):
                 self.record(name, {"seconds": seconds, "finished": finished, **facts})
             if finished:
                 self.display.log(f"{title} took {seconds:.1f} s")
-                exchange()
+                on_first(lambda: None)  # what it wrote is there for all
 
     def take_ratio(self, ratio: float) -> None:
         """Make `ratio`, one of several that were searched, that of the run from now on."""

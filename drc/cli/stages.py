@@ -12,10 +12,9 @@ from drc.cli.calibration import calibration_of, dual_of
 from drc.cli.display import is_main_process
 from drc.cli.session import Session, need
 from drc.cli.story import NO_BLUR, calibration_in_words, provenance, recovery_in_words, tell
-from drc.core.distributed import on_first
+from drc.core.distributed import on_first, process_share
 from drc.core.errors import RunError, UsageError
 from drc.core.files import write_text
-from drc.core.joining import process_share
 from drc.data.crops import crop_loader
 from drc.data.inventory import check_inventory, named, write_inventory
 from drc.pipeline import Front, check_goal, cut_by_plan, plan_front
@@ -68,8 +67,7 @@ def run_prune(session: Session) -> nn.Module:
     plan = on_first(lambda: _plan_to_prune_by(session))
     with session.step("prune") as facts:
         calibration = calibration_of(session, facts)
-        calibration.settings = settings.prune
-        pruned = cut_by_plan(session.base, calibration, plan, settings.prune.importance)
+        pruned = cut_by_plan(session.base, calibration, plan, settings.prune)
         if is_main_process():
             if settings.search.front:
                 plan.save(run.plan_path)

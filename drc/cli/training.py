@@ -17,8 +17,8 @@ from drc.cli.base_session import BaseSession
 from drc.cli.display import is_main_process
 from drc.cli.duals import find_dual
 from drc.cli.errors import Interrupted
+from drc.core.distributed import process_share
 from drc.core.errors import UsageError
-from drc.core.joining import process_share
 from drc.core.runtime import resolve_device
 from drc.data.crops import crop_loader
 from drc.data.folders import ImagePair, find_pairs

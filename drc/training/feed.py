@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from drc.core.errors import DataError
@@ -127,11 +128,18 @@ class Feed:
         return iter(self._reader)
 
 
+def share_of(batch: Tensor, accelerator: Accelerator) -> Tensor:
+    """This process's rows of a batch, equally many in each; early rows fill up a short batch."""
+    count = accelerator.num_processes
+    if count == 1:
+        return batch
+    share = -(-len(batch) // count)
+    first = accelerator.process_index * share
+    return batch[torch.arange(first, first + share, device=batch.device) % len(batch)]
+
+
 def _generators(loader: Any) -> list[torch.Generator]:
     """The generators that belong to a DataLoader or its sampler and not to the process."""
     owners = (loader, getattr(loader, "sampler", None))
     found = (getattr(owner, "generator", None) for owner in owners)
     return [generator for generator in found if isinstance(generator, torch.Generator)]
-
-
-__all__ = ["Batch", "Feed", "LoaderSource"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from drc.core.distributed import join_processes, losses_named
 from drc.core.errors import DrcError, TrainingError, UsageError
-from drc.core.joining import apart, join_processes, losses_told
 from drc.core.randomness import isolated
 from drc.core.runtime import Progress, resolve_device
 from drc.networks.dual import AnyDual
@@ -89,7 +89,7 @@ def finetune(
     if resume and path is None:
         raise UsageError("resuming needs the path of a checkpoint")
     accelerator, where = join_processes(resolve_device(device))
-    with isolated(seed + accelerator.process_index, where), apart():
+    with isolated(seed + accelerator.process_index, where):
         job = Job(model, loader, teacher, dual, settings, seed, path, unpaired, validate)
         run = Run(accelerator, where, job)
         if resume and path is not None and path.exists():
@@ -97,7 +97,7 @@ def finetune(
         log = Path(metrics) if metrics is not None and run.writes else None
         with (
             MetricsFile(log, run.done, settings.log_with) as lines,
-            losses_told(lambda: run.done, lambda: run.saved, path),
+            losses_named(lambda: _lost(run)),
         ):
             _train(run, lines, progress, title)
         result = run.result()
@@ -174,6 +174,16 @@ def _step(run: Run, batch: Batch, waited: float, stop: bool) -> bool:
             f"{batch[0].shape[-2]}x{batch[0].shape[-1]} in this process; use a smaller --batch or "
             "--patch, or --auto-batch, which sends a batch through in parts"
         ) from error
+
+
+def _lost(run: Run) -> TrainingError:
+    kept = "no checkpoint was saved yet"
+    if run.saved and run.job.checkpoint is not None:
+        kept = f"the checkpoint of step {run.saved} in {run.job.checkpoint} is kept"
+    return TrainingError(
+        f"another process of this job was lost at step {run.done + 1} (killed, or out of "
+        f"memory?); {kept}; start the same command again with --resume"
+    )
 
 
 def _without_loader(run: Run) -> str:

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from drc.core.errors import ModelError, TrainingError, UsageError
-from drc.core.joining import share_of
 from drc.core.randomness import RandomState
 from drc.data.batches import LrReader
 from drc.networks.blind import KernelEstimator, WithKernel
@@ -24,7 +23,7 @@ from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, private_copy, teacher_factor
 from drc.training.ema import Ema
 from drc.training.feature_distill import compare
-from drc.training.feed import Batch, Feed, LoaderSource
+from drc.training.feed import Batch, Feed, LoaderSource, share_of
 from drc.training.metrics import Meter
 from drc.training.objective import TERMS, Objective
 from drc.training.pieces import fewest_pieces, in_pieces
