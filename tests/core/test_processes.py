@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_results_and_errors_reach_everyone(tmp_path):
     assert one["of the first"] == [0, 1, [[0, "a"], [1, "b"]], 7]
     assert one["first fails"] == "the first cannot"
     assert one["all fail"] == ["out of reach", True]
+
+
+def test_a_killed_process_ends_the_other_in_one_line(tmp_path):
+    first, second = end_of(start_two(WORKER, "lost", tmp_path, cwd=tmp_path), timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode == 1
+    last = first.stderr.strip().splitlines()[-1]
+    assert "RunError: another process of this job was lost" in last and "--resume" in last
 
 
 @pytest.mark.slow

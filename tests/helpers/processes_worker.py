@@ -1,6 +1,6 @@
 """One of two processes of a job, for tests/core/test_processes.py.
 
-    python tests/helpers/processes_worker.py {messages,python,whole} FOLDER
+    python tests/helpers/processes_worker.py {messages,lost,python,whole} FOLDER
 
 Writes FOLDER/<rank>.json, and for the last two FOLDER/<rank>.safetensors.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def messages() -> dict[str, Any]:
     except (DataError, RunError) as error:
         found["one fails"] = [str(error), all_failed()]
     return found
+
+
+def lost() -> dict[str, Any]:
+    """The other is killed while the first waits for its share of a sum."""
+    with together("cpu"):
+        if RANK:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add_up(torch.ones(1))
+    return {}
 
 
 def _alone() -> tuple:
@@ -97,7 +107,10 @@ def whole(folder: Path) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     what, folder = sys.argv[1], Path(sys.argv[2])
-    found = messages() if what == "messages" else {"python": python, "whole": whole}[what](folder)
+    if what in ("messages", "lost"):
+        found = {"messages": messages, "lost": lost}[what]()
+    else:
+        found = {"python": python, "whole": whole}[what](folder)
     (folder / f"{RANK}.json").write_text(json.dumps(found))
 
 
