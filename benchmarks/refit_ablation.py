@@ -20,9 +20,9 @@ from rivals_networks import SCALE, open_dense
 import drc
 from drc.data.folders import find_pairs
 from drc.graph.surgery import cut, kept_indices, removed
-from drc.pipeline import calibrate, plan_widths
+from drc.pipeline import plan_widths
+from drc.selection.calibration import calibrate
 from drc.selection.criteria.base import keep_best, score
-from drc.selection.criteria.dual_taylor import single_crops
 from drc.selection.refit import refit
 from drc.settings.runs import SearchSettings
 
@@ -58,7 +58,7 @@ def main() -> None:
         widths = {name: width.keep for name, width in plan.groups.items()}
         keep = keep_best(score("dual_obs", calibration), widths)
         kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
-        images = torch.cat([lr for lr, _ in single_crops(calibration)])
+        images = torch.cat([lr for lr, _ in calibration.crops()])
         for name, variant in VARIANTS.items():
             small = cut(calibration.model, calibration.graph, keep).eval()
             start, layers = time.perf_counter(), []

@@ -20,7 +20,8 @@ from drc.data.folders import ImagePair
 from drc.evaluation.benchmark import Bicubic
 from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
-from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
+from drc.pipeline import checked, cut_by_plan, plan_widths
+from drc.selection.calibration import calibrate
 from drc.settings.runs import PruneSettings, SearchSettings
 from drc.settings.training import RecoverySettings
 from drc.store.plan import fingerprint
@@ -110,16 +111,16 @@ class Bench:
             "trace",
             lambda: calibrate(self.model, loader, self.dual, settings, self.device, seed),
         )
-        calibration.settings = PruneSettings(importance=method.importance, **method.ranking)
+        ranking = PruneSettings(
+            importance=method.importance, reconstruct=method.reconstruct, **method.ranking
+        )
         plan = _timed(seconds, "search", lambda: plan_widths(self.model, calibration, settings, []))
         pruned = _timed(
             seconds,
             "prune",
-            lambda: cut_by_plan(
-                self.model, calibration, plan, method.importance, reconstruct=method.reconstruct
-            ),
+            lambda: cut_by_plan(self.model, calibration, plan, ranking),
         )
-        crops = calibration.crop_passes
+        crops = calibration.passes.count
         cost = {
             "crop_passes": crops,
             "passes16": crops / _BATCH_OF_A_PASS,

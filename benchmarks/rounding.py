@@ -27,8 +27,9 @@ from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.networks.traits import get_traits
 from drc.opening import open_network
-from drc.pipeline import calibrate, cut_by_plan, plan_widths
-from drc.settings.runs import SearchSettings
+from drc.pipeline import cut_by_plan, plan_widths
+from drc.selection.calibration import calibrate
+from drc.settings.runs import PruneSettings, SearchSettings
 
 PASSES = 9
 
@@ -59,7 +60,7 @@ def main() -> None:
                 except BudgetError:
                     rows.append({**row, "reached": False})
                     continue
-                small = cut_by_plan(model, calibration, plan, "dual_obs")
+                small = cut_by_plan(model, calibration, plan, PruneSettings())
                 cost = drc.complexity(small)
                 row["psnr"] = round(drc.evaluate(small, held).psnr, 3)
                 row["params"] = round(cost.params / dense.params, 3)

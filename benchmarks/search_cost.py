@@ -56,8 +56,9 @@ def _alone(part: str, options: argparse.Namespace) -> dict:
 
 
 def _search(name: str, batch: int) -> dict:
-    from drc.pipeline import calibrate, cut_by_plan, plan_widths
-    from drc.settings.runs import SearchSettings
+    from drc.pipeline import cut_by_plan, plan_widths
+    from drc.selection.calibration import calibrate
+    from drc.settings.runs import PruneSettings, SearchSettings
 
     model, dual, loader = _network(name, batch)
     settings, seconds = SearchSettings(), {}
@@ -66,11 +67,11 @@ def _search(name: str, batch: int) -> dict:
     seconds["trace"] = time.perf_counter() - start
     plan = plan_widths(model, calibration, settings, [])
     seconds["search"] = time.perf_counter() - start - seconds["trace"]
-    cut_by_plan(model, calibration, plan, "dual_obs")
+    cut_by_plan(model, calibration, plan, PruneSettings())
     total = time.perf_counter() - start
     seconds["rank, cut, check and refit"] = total - seconds["trace"] - seconds["search"]
     return {
-        "crop_passes": calibration.crop_passes,
+        "crop_passes": calibration.passes.count,
         "seconds": round(total, 1),
         "seconds_by_part": {part: round(value, 1) for part, value in seconds.items()},
         "peak_mb": _peak(),

@@ -23,7 +23,7 @@ from drc.opening import new_dual, open_teacher
 from drc.pipeline import validated
 from drc.report.collect import TestData
 from drc.report.schema import Report
-from drc.selection.criteria import base as criteria
+from drc.selection.criteria.base import get_criterion
 from drc.settings.runs import PruneSettings, RunSettings, SearchSettings
 from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
 from drc.store.networks import save
@@ -136,9 +136,9 @@ def prune(
         UsageError, ModelError, DataError: a setting, the network or the batches cannot be used.
     """
     settings = settings or PruneSettings()
-    criteria.get_criterion(settings.importance)
+    uses_data = not get_criterion(settings.importance).data_free
     if loader is None:
-        if settings.importance not in criteria.DATA_FREE:
+        if uses_data:
             raise UsageError(f"{settings.importance} needs calibration batches; pass a loader")
         settings = settings.model_copy(update={"reconstruct": False})
     chosen = _run_settings(None, calibration, prune=settings, device=device, seed=seed)

@@ -26,12 +26,13 @@ from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
-from drc.pipeline import Plans, calibrate, check_plan, cut_by_plan, search_plans
 from drc.report.collect import Networks, Provenance, TestData, collect
 from drc.report.schema import Report
 from drc.report.text import to_markdown
-from drc.selection.criteria import base as criteria
-from drc.selection.widths import base as strategies
+from drc.selection.calibration import Calibration, calibrate
+from drc.selection.criteria.base import get_criterion
+from drc.selection.planning import Plans, check_plan, cut_by_plan, search_plans
+from drc.selection.widths.base import get_strategy
 from drc.settings.base import Settings
 from drc.settings.runs import RunSettings, deciding
 from drc.store.plan import Plan
@@ -110,9 +111,9 @@ class Compression:
         self._log = log or (lambda _: None)
         self._given_dual = dual
         self._dual: tuple[AnyDual, str] | None = None
-        self._calibration: criteria.Calibration | None = None
+        self._calibration: Calibration | None = None
 
-    def calibration(self, uses_data: bool = True) -> criteria.Calibration:
+    def calibration(self, uses_data: bool = True) -> Calibration:
         """Network, groups, crops and dual model, which search and ranking share.
 
         Args:
@@ -163,7 +164,7 @@ class Compression:
         words = self.crops.calibration_in_words(search)
         with self._step("search", {"strategy": search.strategy, "calibration": words}) as facts:
             self._log_blur()
-            calibration = self.calibration(search.strategy not in strategies.DATA_FREE)
+            calibration = self.calibration(not get_strategy(search.strategy).data_free)
             notes = self._dual_notes(facts)
             found = search_plans(self.network, calibration, search, notes)
             if is_first():
@@ -185,7 +186,7 @@ class Compression:
         chosen = on_first(lambda: self._plan_to_prune_by(plan))
         facts = {"importance": options.importance, "reconstruct": options.reconstruct}
         with self._step("prune", facts):
-            calibration = self.calibration(options.importance not in criteria.DATA_FREE)
+            calibration = self.calibration(not get_criterion(options.importance).data_free)
             pruned = cut_by_plan(self.network, calibration, chosen, options)
             self._take_ratio(chosen.budget.ratio)
             self._save("prune", pruned)
@@ -466,9 +467,9 @@ class Compression:
 
 def check_names(settings: RunSettings) -> None:
     """Raise UsageError, early, for a strategy or a criterion that there is not."""
-    strategies.get_strategy(settings.search.strategy)
-    criteria.get_criterion(settings.prune.importance)
-    criteria.get_criterion(settings.search.sensitivity)
+    get_strategy(settings.search.strategy)
+    get_criterion(settings.prune.importance)
+    get_criterion(settings.search.sensitivity)
 
 
 def plain(settings: Settings) -> dict[str, Any]:

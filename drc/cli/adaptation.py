@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from drc.api import adapt
 from drc.cli.display import is_main_process
 from drc.cli.training import TrainSession, facts_of
+from drc.core.distributed import process_share
 from drc.core.errors import DataError, UsageError
 from drc.core.files import write_json
-from drc.core.joining import process_share
 from drc.core.runtime import eval_mode, resolve_device
 from drc.data.batches import BatchReader, LrReader
 from drc.data.crops import crop_loader

@@ -29,7 +29,7 @@ from drc.cli.commands import (
     train,
     upscale,
 )
-from drc.cli.errors import INTERRUPTED, explain, is_told_elsewhere
+from drc.cli.errors import INTERRUPTED, explain, is_printed_elsewhere
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
@@ -45,7 +45,7 @@ class Commands(TyperGroup):
             if explained is None:
                 raise
             line, code = explained
-            if not is_told_elsewhere(error):
+            if not is_printed_elsewhere():
                 print(line, file=sys.stderr)
             raise typer.Exit(code) from error
 

@@ -52,17 +52,17 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
-def is_told_elsewhere(error: BaseException) -> bool:
-    """Whether another process of the job prints the error: the first, for all that have it.
+def is_printed_elsewhere() -> bool:
+    """Whether another process prints the error, which all have: the first.
 
     Before they have met, as for a wrong setting, the first of every machine prints it.
     """
-    processes = sys.modules.get("drc.core.distributed")
     if is_main_process():
         return False
+    processes = sys.modules.get("drc.core.distributed")
     if processes is None or not processes.is_joined():
         return os.environ.get("LOCAL_RANK", "0") != "0"
-    return bool(processes.is_told(error))
+    return bool(processes.all_failed())
 
 
 def _is_out_of_device_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from drc.cli.display import is_main_process
 
 if TYPE_CHECKING:
     from drc.cli.session import Session
-    from drc.pipeline import Plans
+    from drc.selection.planning import Plans
     from drc.store.plan import Plan
 
 

@@ -33,7 +33,7 @@ class StepLoader(DataLoader[Any]):
         start: the first step.
         workers: processes that load; 0 to load in this one.
         share: the number of this process and how many there are. Each takes equally many rows of
-            every batch, as `drc.core.joining.share_of` would of the whole one: where they do
+            every batch, as `drc.training.feed.share_of` would of the whole one: where they do
             not go round, early rows fill up. Other rows are not read.
         on_skip: given one line on every unusable image.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from drc.core.joining import process_share
+from drc.core.distributed import process_share
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair

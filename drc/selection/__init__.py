@@ -1,1 +1,1 @@
-"""Closed-form repair of a cut network, before any training."""
+"""Which channels stay: how many of every group (widths), and which ones (criteria, refit)."""

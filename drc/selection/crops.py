@@ -1,9 +1,13 @@
-"""Batches made of the single crops of the calibration data."""
+"""Single crops out of the batches of a loader, and batches of them again.
+
+These are what search and ranking look at, whatever loader they come from. Crops are cut out of
+images elsewhere, in `drc.data.crops`.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +16,26 @@ from drc.core.errors import DataError
 
 Batch = tuple[Tensor, Tensor]
 """LR and HR images, `(N, C, h, w)` and `(N, C, h * scale, w * scale)`."""
+
+
+def single_crops(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The first `count` crops one by one, `(1, C, h, w)`; short data is read again.
+
+    Raises:
+        DataError: there are none.
+    """
+    return itertools.islice(_endless(batches), count)
+
+
+def _endless(batches: Iterable[Batch]) -> Iterator[Batch]:
+    while True:
+        empty = True
+        for lr, hr in batches:
+            for i in range(len(lr)):
+                empty = False
+                yield lr[i : i + 1], hr[i : i + 1]
+        if empty:
+            raise DataError("the loader gives no batches; calibration needs images")
 
 
 def join(crops: Sequence[Batch]) -> Batch:
@@ -46,6 +70,3 @@ def drawn(crops: Sequence[Batch], size: int, generator: torch.Generator) -> Iter
         order = torch.randperm(len(crops), generator=generator).tolist()
         for start in range(0, len(crops) - size + 1, size):
             yield join([crops[place] for place in order[start : start + size]])
-
-
-__all__ = ["Batch", "drawn", "in_turn", "join"]

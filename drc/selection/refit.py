@@ -12,16 +12,19 @@ then, hand to it. So time and memory grow linearly with the number of layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from drc.core.runtime import Progress, eval_mode, forward_hooks
 from drc.graph.readers import LinearMap, columns_at, linear_maps, matrix_of, positions, rows_at
-from drc.selection.sums import Mark, Sums, mark
 
 RIDGE = 1e-3
 """Pull towards the weights that are there, relative to the mean square of the columns."""
@@ -30,6 +33,12 @@ _TINY = 1e-30
 
 _FEWEST = 4
 """Places needed per column: with fewer, a layer would be fitted to chance."""
+
+_ATTRIBUTE = "drc_output_of"
+
+_ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
+_SCALE = {torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__}
+_PASS = {F.dropout, torch.dropout, Tensor.contiguous}
 
 Kept = Mapping[str, Mapping[int, Sequence[int]]]
 
@@ -77,7 +86,7 @@ def refit(
         ridge: see `RIDGE`.
         sums: fit sums with residual streams where there are some, not outputs alone.
         seed: of the choice of places.
-        progress: told about every layer.
+        progress: called at every layer.
 
     Returns:
         The names of the layers that were refitted, in the order of the forward.
@@ -89,7 +98,7 @@ def refit(
         for name, layer in linear_maps(pruned).items():
             if name in targets and (layer.weight.requires_grad or not trained):
                 run.watch(stack, name, layer)
-        stack.enter_context(Sums(run.added))
+        stack.enter_context(_Sums(run.added))
         stack.enter_context(torch.no_grad())
         stack.enter_context(eval_mode(pruned))
         pruned(lr)
@@ -102,7 +111,7 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
     found: dict[str, _Target] = {}
     layers = linear_maps(dense)
 
-    def added(output: Tensor, at: Mark, stream: Tensor) -> None:
+    def added(output: Tensor, at: _Mark, stream: Tensor) -> None:
         found[at.layer].stream = rows_at(stream, layers[at.layer], found[at.layer].where)
 
     def keep(name: str, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -112,9 +121,9 @@ def _targets(dense: nn.Module, lr: Tensor, rows: int, sums: bool, seed: int) -> 
         fewest = _FEWEST * (layers[name].weight[0].numel() + 1)
         where = positions(output, layers[name], max(rows, fewest), generator)
         found[name] = _Target(where, rows_at(output, layers[name], where))
-        mark(output, Mark(name))
+        _mark(output, _Mark(name))
 
-    watching = Sums(added) if sums else nullcontext()
+    watching = _Sums(added) if sums else nullcontext()
     with forward_hooks(layers, keep), watching, torch.no_grad(), eval_mode(dense):
         dense(lr)
     return {name: target for name, target in found.items() if target.calls == 1}
@@ -152,12 +161,12 @@ class _Refit:
 
         def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if name in self._inputs:
-                mark(output, Mark(name))
+                _mark(output, _Mark(name))
 
         stack.callback(layer.register_forward_pre_hook(before).remove)
         stack.callback(layer.register_forward_hook(after).remove)
 
-    def added(self, output: Tensor, at: Mark, stream: Tensor) -> None:
+    def added(self, output: Tensor, at: _Mark, stream: Tensor) -> None:
         """Solve the layer whose output is about to be added to a stream, and renew the output."""
         value = self._inputs.pop(at.layer, None)
         if value is None:  # the layer stays as it is
@@ -203,3 +212,88 @@ def _solve(layer: LinearMap, value: Tensor, where: Tensor, wanted: Tensor, ridge
         change = change[:, :-1]
     layer.weight.data += change.reshape(layer.weight.shape).to(layer.weight.dtype)
     return True
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What made a tensor.
+
+    Attributes:
+        layer: the layer whose output it is.
+        factor: the number it was multiplied by since.
+    """
+
+    layer: str
+    factor: float = 1.0
+
+
+def _mark(output: Tensor, made_by: _Mark) -> None:
+    """Mark a tensor as it is now; a later change in place ends the mark."""
+    setattr(output, _ATTRIBUTE, (made_by, output._version))
+
+
+def _mark_of(value: Any) -> _Mark | None:
+    made_by, version = getattr(value, _ATTRIBUTE, (None, 0))
+    return made_by if made_by is not None and value._version == version else None
+
+
+class _Sums(TorchFunctionMode):
+    """Sees the output of a layer being added to another tensor, as at the end of a residual block.
+
+    Calls `added` before the marked output of a layer is added to a tensor of its shape.
+
+    `added(output, mark, stream)` may change the output in place. `stream` is what makes the sum,
+    up to a factor, when it is added to what the layer gave. An output counts only on its way from
+    the layer to the first sum, through nothing but products with numbers; once anything else has
+    read it, or changed it in place, it does not.
+    """
+
+    def __init__(self, added: Callable[[Tensor, _Mark, Tensor], None]) -> None:
+        super().__init__()
+        self.added = added
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _ADD and len(args) == 2 and set(kwargs) <= {"alpha"}:
+            self._sum(*args, float(kwargs.get("alpha", 1)))
+        carried = _carried(func, args)
+        result = func(*args, **kwargs)
+        if isinstance(result, (Tensor, tuple, list)):  # not so for questions such as its shape
+            _forget((args, kwargs))
+            if carried is not None and isinstance(result, Tensor):
+                _mark(result, carried)
+        return result
+
+    def _sum(self, first: Any, second: Any, alpha: float) -> None:
+        """Report `first + alpha * second` where one of them is fresh from its layer."""
+        if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+            return
+        if first.shape != second.shape or not alpha:
+            return
+        for output, other, scale in ((first, second, 1 / alpha), (second, first, alpha)):
+            found = _mark_of(output)
+            if found is not None:
+                delattr(output, _ATTRIBUTE)
+                self.added(output, found, other / (scale * found.factor))
+                return
+
+
+def _forget(arguments: Any) -> None:
+    for value in tree_leaves(arguments):
+        if isinstance(value, Tensor) and hasattr(value, _ATTRIBUTE):
+            delattr(value, _ATTRIBUTE)
+
+
+def _carried(func: Any, args: tuple) -> _Mark | None:
+    """The mark that a result takes over from the first tensor among the arguments."""
+    if func in _PASS:
+        return _mark_of(args[0])
+    if func not in _SCALE or len(args) != 2:
+        return None
+    tensor, number = args if isinstance(args[0], Tensor) else args[::-1]
+    found = _mark_of(tensor)
+    if found is None or isinstance(number, Tensor) or not number:
+        return None
+    return _Mark(found.layer, found.factor * float(number))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from drc.core.errors import DataError
@@ -113,6 +114,16 @@ class Feed:
         self.sharded = getattr(loader, "sharded", False)
         self._reader = self._make_reader(loader, data_range=self._data_range)
         return iter(self._reader)
+
+
+def share_of(batch: Tensor, accelerator: Accelerator) -> Tensor:
+    """This process's rows of a batch, equally many in each; early rows fill up a short batch."""
+    count = accelerator.num_processes
+    if count == 1:
+        return batch
+    share = -(-len(batch) // count)
+    first = accelerator.process_index * share
+    return batch[torch.arange(first, first + share, device=batch.device) % len(batch)]
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

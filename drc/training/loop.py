@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from drc.core.distributed import join_processes, losses_named
 from drc.core.errors import DrcError, TrainingError, UsageError
-from drc.core.joining import apart, join_processes, losses_told
 from drc.core.randomness import isolated
 from drc.core.runtime import Progress, resolve_device
 from drc.networks.dual import AnyDual
@@ -112,7 +112,7 @@ def run_training(
     """
     path = Path(files.checkpoint) if files.checkpoint is not None else None
     accelerator, where = join_processes(resolve_device(device))
-    with isolated(seed + accelerator.process_index, where), apart():
+    with isolated(seed + accelerator.process_index, where):
         setup = Setup(model, loader, settings, teacher, dual, unpaired, validate, seed, path)
         run = Run(accelerator, where, setup)
         if files.resume and path is not None and path.exists():
@@ -120,7 +120,7 @@ def run_training(
         log = Path(files.metrics) if files.metrics is not None and run.writes else None
         with (
             MetricsFile(log, run.done, settings.log_with) as lines,
-            losses_told(lambda: run.done, lambda: run.saved, path),
+            losses_named(lambda: _lost(run)),
         ):
             _train(run, lines, progress, title)
         result = run.result()
@@ -225,6 +225,16 @@ def _step(run: Run, batch: Batch, waited: float, stop: bool) -> bool:
             f"{batch[0].shape[-2]}x{batch[0].shape[-1]} in this process; use a smaller --batch or "
             "--patch, or --auto-batch, which sends a batch through in parts"
         ) from error
+
+
+def _lost(run: Run) -> TrainingError:
+    kept = "no checkpoint was saved yet"
+    if run.saved and run.setup.checkpoint is not None:
+        kept = f"the checkpoint of step {run.saved} in {run.setup.checkpoint} is kept"
+    return TrainingError(
+        f"another process of this job was lost at step {run.done + 1} (killed, or out of "
+        f"memory?); {kept}; start the same command again with --resume"
+    )
 
 
 def _without_loader(run: Run) -> str:

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from drc.core.errors import ModelError, TrainingError, UsageError
-from drc.core.joining import share_of
 from drc.core.randomness import RandomState
 from drc.data.batches import BatchReader, LrReader
 from drc.networks.blind import KernelEstimator, WithKernel
@@ -25,7 +24,7 @@ from drc.networks.traits import get_traits
 from drc.settings.training import RecoverySettings
 from drc.training.distill import Teacher, teacher_factor
 from drc.training.feature_distill import FeatureDistillation
-from drc.training.feed import Batch, Feed, LoaderSource
+from drc.training.feed import Batch, Feed, LoaderSource, share_of
 from drc.training.metrics import Meter
 from drc.training.objective import TERMS, Objective
 from drc.training.pieces import fewest_pieces, in_pieces

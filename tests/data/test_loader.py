@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from drc.core.errors import DataError, UsageError
-from drc.core.joining import share_of
 from drc.data.bundled import bundled_pairs
 from drc.data.cache import ImageCache
 from drc.data.crops import CropDataset, crop_loader
@@ -23,6 +22,7 @@ from drc.data.draws import Skips
 from drc.data.folders import ImagePair, find_pairs
 from drc.data.images import read_image, write_image
 from drc.data.loader import StepLoader
+from drc.training.feed import share_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

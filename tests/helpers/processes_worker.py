@@ -1,6 +1,6 @@
 """One of two processes of a job, for tests/core/test_processes.py.
 
-    python tests/helpers/processes_worker.py {messages,python,whole} FOLDER
+    python tests/helpers/processes_worker.py {messages,lost,python,whole} FOLDER
 
 Writes FOLDER/<rank>.json, and for the last two FOLDER/<rank>.safetensors.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 import drc
-from drc.core.distributed import (
-    deal,
-    helped,
-    in_order,
-    is_first,
-    is_told,
-    of_first,
-    on_first,
-    together,
-)
-from drc.core.errors import BudgetError, DataError
-from drc.core.exact_sum import ExactSum
-from drc.core.messages import size
+from drc.core.distributed import add_up, all_failed, is_first, on_first, shard, size, together
+from drc.core.errors import BudgetError, DataError, RunError
 from drc.networks.registry import build
 from drc.settings.runs import RecoverySettings
 
@@ -37,67 +27,54 @@ RANK = int(os.environ.get("RANK", "0"))
 
 
 def messages() -> dict[str, Any]:
-    """Everything that processes tell each other, and every way to fail."""
+    """Everything that processes share, and every way to fail."""
     found: dict[str, Any] = {}
     with together("cpu"):
         found["first"] = is_first()
-        found["dealt"] = list(deal(iter("abcde")))  # the others read none
-        found["in_order"] = in_order([(n, n * n) for n, _ in deal(iter("abcde"))])
-        found["of_first"] = of_first(lambda: f"from {RANK}")
-        found["led"] = on_first(lambda: (RANK, size(), list(deal(iter("ab")))))
-        found["shared"] = on_first(lambda: helped(lambda: _share(3), 3), _share)
-        for name, work in (("first", _fails_in_first), ("other", _fails_in_other)):
-            try:
-                work()
-            except DataError as error:
-                found[f"{name} fails"] = [str(error), is_told(error)]
-        found["mended"] = on_first(_mend, _other_cannot)
-        sums = ExactSum((2,), 4)
-        for number, term in deal(iter([1e-9, 1.0, 1e9, 3.0])):
-            sums.add(torch.tensor([term, number], dtype=torch.float64))
-        found["sum"] = sums.total().tolist()
+        found["shard"] = list(shard("abcde"))
+        found["sum"] = add_up(torch.tensor([1.0, RANK])).tolist()
+        found["of the first"] = on_first(_alone)
+        try:
+            on_first(lambda: _raise(DataError("the first cannot")))
+        except DataError as error:
+            found["first fails"] = str(error)
     try:
         with together("cpu"):
-            if RANK == 1:
-                raise BudgetError("out of reach")
+            _raise(BudgetError("out of reach"))
     except BudgetError as error:
-        found["ends"] = str(error)
+        found["all fail"] = [str(error), all_failed()]
+    try:
+        with together("cpu"):
+            if RANK:
+                _raise(DataError("the other cannot"))
+    except (DataError, RunError) as error:
+        found["one fails"] = [str(error), all_failed()]
     return found
 
 
-def _share(terms: int) -> list[int]:
-    return in_order([(n, n) for n, _ in deal(iter(range(terms)))])
+def lost() -> dict[str, Any]:
+    """The other is killed while the first waits for its share of a sum."""
+    with together("cpu"):
+        if RANK:
+            os.kill(os.getpid(), signal.SIGKILL)
+        add_up(torch.ones(1))
+    return {}
 
 
-def _fails_in_first() -> None:
-    on_first(lambda: _raise("the first"))
+def _alone() -> tuple:
+    """What is shared otherwise is not while the others wait."""
+    torch.rand(1)  # which must not put the first out of step with the others
+    return RANK, size(), list(shard("ab")), on_first(lambda: 7)
 
 
-def _fails_in_other() -> None:
-    on_first(lambda: helped(lambda: _share(3)), lambda: _other_cannot())
-
-
-def _other_cannot() -> None:
-    _raise("the other")
-
-
-def _mend() -> str:
-    """The first can go on by itself when the others cannot help."""
-    try:
-        return str(helped(lambda: _share(3)))
-    except DataError as error:
-        return f"without: {error}"
-
-
-def _raise(text: str) -> None:
-    raise DataError(text)
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def python(folder: Path) -> dict[str, Any]:
     """`drc.search` and `drc.prune` as a script of the user's calls them."""
     torch.manual_seed(0)
     model = build("drn_tiny")
-    # Were it read in every process, the others would see other images.
     loader = [(torch.rand(2, 3, 12, 12), torch.rand(2, 3, 48, 48)) for _ in range(2)]
     if RANK:
         loader = []
@@ -133,7 +110,10 @@ def whole(folder: Path) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     what, folder = sys.argv[1], Path(sys.argv[2])
-    found = messages() if what == "messages" else {"python": python, "whole": whole}[what](folder)
+    if what in ("messages", "lost"):
+        found = {"messages": messages, "lost": lost}[what]()
+    else:
+        found = {"python": python, "whole": whole}[what](folder)
     (folder / f"{RANK}.json").write_text(json.dumps(found))
 
 

@@ -17,7 +17,7 @@ from helpers.processes import ROOT, TORCHRUN, end_of, start_two
 from helpers.training_worker import CHECKPOINT_EVERY
 from safetensors.torch import load_file
 
-from drc.core.joining import share_of
+from drc.training.feed import share_of
 
 WORKER = Path(__file__).parents[1] / "helpers" / "training_worker.py"
 STEPS = 80

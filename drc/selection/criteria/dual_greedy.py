@@ -21,52 +21,50 @@ from drc.core.runtime import eval_mode, forward_hooks
 from drc.graph.groups import Group
 from drc.graph.inputs import tensors_of
 from drc.networks.copying import copy_of
-from drc.selection.criteria.base import Calibration, Scores, register
-from drc.selection.criteria.dual_taylor import gate_slices, regression_loss, single_crops
-from drc.selection.criteria.l1 import add_powers
+from drc.selection.calibration import Calibration, Scores
+from drc.selection.criteria.base import Ranking, register
+from drc.selection.criteria.magnitude import add_powers
 from drc.selection.crops import Batch, in_turn
+from drc.selection.gates import gate_slices, regression_loss
 
 Features = dict[str, list[Tensor]]
 """Module name -> its outputs, call by call."""
 
 
 @register("dual_greedy", by_widths=True)
-def dual_greedy(calibration: Calibration) -> Scores:
+def dual_greedy(calibration: Calibration, ranking: Ranking) -> Scores:
     """Order of choice: of n channels the first chosen scores n, the next n - 1, and so on.
 
-    `calibration.widths` says how many are chosen; without it all are. Those left over score less
-    than 1, in the order of their last gradient norms. In a group that keeps all its channels none
-    is chosen, and all score 1. Every block of a group gets a channel of its own in each choice.
+    The widths of the ranking say how many are chosen; without them all are. Those left over score
+    less than 1, in the order of their last gradient norms. In a group that keeps all its channels
+    none is chosen, and all score 1. Every block gets a channel of its own in each choice.
 
     Raises:
         TrainingError: the loss is not finite.
         DataError: the calibration crops differ in size.
     """
     with eval_mode(calibration.model):
-        return _Selection(calibration).run()
+        return _Selection(calibration, ranking).run()
 
 
 class _Selection:
     """The network while channels are being chosen: groups seen before are cut to their choice."""
 
-    def __init__(self, calibration: Calibration) -> None:
-        self.calibration, self.settings = calibration, calibration.settings
+    def __init__(self, calibration: Calibration, ranking: Ranking) -> None:
+        self.calibration, self.settings = calibration, ranking.settings
         self.pruned = copy_of(calibration.model).eval().requires_grad_(False)
         named = {**dict(self.pruned.named_parameters()), **dict(self.pruned.named_buffers())}
         self.tensors = {name: t for name, t in named.items() if t.is_floating_point()}
         self.left = {name: torch.ones_like(t, dtype=torch.bool) for name, t in self.tensors.items()}
-        self.batches = in_turn(list(single_crops(calibration)), self.settings.greedy_batch)
-        self.picks = {group.name: self._picks(group) for group in calibration.graph.groups}
+        self.batches = in_turn(list(calibration.crops()), self.settings.greedy_batch)
+        self.picks = {
+            group.name: _picks(group, ranking.widths) for group in calibration.graph.groups
+        }
         self.done = 0
 
     def run(self) -> Scores:
         """The scores of all groups, which are ranked in network order."""
         return {group.name: self._rank(group) for group in self.calibration.graph.groups}
-
-    def _picks(self, group: Group) -> int:
-        widths = self.calibration.widths
-        width = group.size if widths is None else widths.get(group.name, group.size)
-        return 0 if widths is not None and width == group.size else width
 
     def _rank(self, group: Group) -> np.ndarray:
         scores, picks = np.ones((group.blocks, group.size)), self.picks[group.name]
@@ -109,7 +107,7 @@ class _Selection:
                 loss = loss + F.mse_loss(features, truth)
         if not torch.isfinite(loss):
             raise TrainingError("the squared error of features is not finite")
-        self.calibration.crop_passes += len(lr)
+        self.calibration.passes.add(len(lr))
         gradients = torch.autograd.grad(loss, layer.weights, materialize_grads=True)
         # A statistic over channels that are all shut, as in contrast attention, has no gradient.
         return [torch.nan_to_num(gradient) for gradient in gradients]
@@ -118,6 +116,14 @@ class _Selection:
         self.done += 1
         if self.calibration.progress:
             self.calibration.progress("ranking", self.done, sum(self.picks.values()), {})
+
+
+def _picks(group: Group, widths: dict[str, int] | None) -> int:
+    """How many channels of a group are chosen one by one: none where all of them stay."""
+    if widths is None:
+        return group.size
+    width = widths.get(group.name, group.size)
+    return 0 if width == group.size else width
 
 
 class _Layer:
@@ -216,6 +222,3 @@ def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[Features]:
 
     with forward_hooks({name: model.get_submodule(name) for name in names}, keep):
         yield found
-
-
-__all__ = ["dual_greedy", "recorded"]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from drc.graph.groups import Group
 from drc.graph.readers import LinearMap, linear_maps, matrix_of
-from drc.selection.criteria.base import Calibration, Scores, register
+from drc.selection.calibration import Calibration, Scores
+from drc.selection.criteria.base import Ranking, register
 from drc.selection.criteria.moments import LayerMoments, Moments, collect, reader_of
 
 DAMPING = 1e-3
@@ -27,7 +28,7 @@ DAMPING = 1e-3
 
 
 @register("dual_obs", by_crops=True)
-def dual_obs(calibration: Calibration) -> Scores:
+def dual_obs(calibration: Calibration, ranking: Ranking) -> Scores:
     """What removing each channel adds to the loss when all cheaper ones are gone already.
 
     In squared units of the loss. Channels that no layer reads that can be refitted count by the

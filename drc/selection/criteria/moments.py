@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drc.core.distributed import in_order, of_first
+from drc.core.distributed import add_up
 from drc.core.errors import TrainingError
-from drc.core.exact_sum import ExactSum
-from drc.core.messages import exchange
 from drc.core.runtime import forward_hooks
 from drc.graph.groups import Slice
 from drc.graph.readers import LinearMap, called_once, columns_at, positions, rows_at
 from drc.networks.traits import sr_images
-from drc.selection.criteria.base import Calibration
-from drc.selection.criteria.dual_taylor import gate_gradients, gate_slices, single_crops
+from drc.selection.calibration import Calibration
+from drc.selection.gates import gate_gradients, gate_slices
 from drc.training.losses import Outputs
 
 PLACES = 128
@@ -53,34 +51,31 @@ class Moments:
 
 
 def collect(calibration: Calibration) -> Moments:
-    """Second moments, from one pass over the crops.
-
-    Processes that share the crops find the same bits as one that takes all: what is drawn for a
-    crop depends on its number, and how the crops are added up depends on nothing.
+    """Second moments, from one pass over the crops; each of several processes takes its shard.
 
     Raises:
         TrainingError: the network's images are not finite.
+        DataError: there are no crops.
     """
     groups = calibration.graph.groups
-    first = of_first(lambda: next(single_crops(calibration))[0].cpu())
-    first = first.to(next(calibration.model.parameters()).device)
+    image, _ = next(calibration.crops())
     # A layer that the forward calls otherwise, or often, is not refitted, and nothing sees it.
-    layers = called_once(calibration.model, first)
+    layers = called_once(calibration.model, image)
     read = {reader_of(part, layers) for group in groups for part in group.slices} - {None}
     chosen = {name: layers[name] for name in sorted(n for n in read if n)}
     others = [[p for p in gate_slices(g) if reader_of(p, layers) is None] for g in groups]
     draws = _Draws(calibration.seed)
-    looks = {name: _Look(layer, calibration.patches, draws) for name, layer in chosen.items()}
-    with forward_hooks(chosen, lambda name, inputs, output: looks[name](inputs[0], output)):
-        found = list(gate_gradients(calibration, others, _Probe(draws), draws.start))
-    crops = in_order(found)
+    looks = {name: _Look(layer, draws) for name, layer in chosen.items()}
     gates = [np.zeros((g.blocks, g.size, g.size)) for g in groups]
-    for gradients in crops:
-        for total, gradient in zip(gates, gradients, strict=True):
-            total += gradient[:, :, None] * gradient[:, None, :]
-    for total in gates:
-        total /= max(1, len(crops))
-    return Moments({name: look.moments(len(crops)) for name, look in looks.items()}, gates)
+    with forward_hooks(chosen, lambda name, inputs, output: looks[name](inputs[0], output)):
+        for gradients in gate_gradients(calibration, others, _Probe(draws), draws.start):
+            for total, gradient in zip(gates, gradients, strict=True):
+                total += gradient[:, :, None] * gradient[:, None, :]
+    crops = max(1, calibration.patches)
+    return Moments(
+        {name: look.moments(crops) for name, look in looks.items()},
+        [add_up(torch.from_numpy(total)).numpy() / crops for total in gates],
+    )
 
 
 def reader_of(part: Slice, layers: dict[str, LinearMap]) -> str | None:
@@ -103,19 +98,18 @@ class _Draws:
 class _Look:
     """Adds what it sees of one layer, call by call, to its moments."""
 
-    def __init__(self, layer: LinearMap, crops: int, draws: _Draws) -> None:
+    def __init__(self, layer: LinearMap, draws: _Draws) -> None:
         self.layer, self.draws = layer, draws
         self.outputs, width = layer.weight.shape[0], layer.weight[0].numel() + 1
-        self.columns = ExactSum((width, width), crops)
-        self.gradients = ExactSum((self.outputs, self.outputs), crops)
-        self.places = 0
+        # On the CPU: of a large network they take gigabytes.
+        self.columns = torch.zeros(width, width, dtype=torch.float64)
+        self.gradients = torch.zeros(self.outputs, self.outputs, dtype=torch.float64)
+        self.places = torch.zeros(1, dtype=torch.float64)
 
     def moments(self, crops: int) -> LayerMoments:
         """The means over all processes, which all have to ask."""
-        seen = sum(count or 0 for count in exchange(self.places))
-        return LayerMoments(
-            self.columns.total() / max(1, seen), self.gradients.total() / max(1, crops)
-        )
+        places = add_up(self.places).clamp_min(1)
+        return LayerMoments(add_up(self.columns) / places, add_up(self.gradients) / crops)
 
     def __call__(self, value: Tensor, output: Tensor) -> None:
         if not output.requires_grad:
@@ -124,14 +118,14 @@ class _Look:
         columns = columns_at(self.layer, value.detach(), where).flatten(1)
         columns = torch.cat((columns, columns.new_ones(len(columns), 1)), 1)
         columns = columns.to(torch.promote_types(columns.dtype, torch.float32))
-        self.columns.add(columns.T @ columns)
+        self.columns += (columns.T @ columns).cpu()
         self.places += len(columns)
         share = output.numel() // self.outputs / len(where)
 
         def backward(gradient: Tensor) -> None:
             rows = rows_at(gradient, self.layer, where)
             rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-            self.gradients.add((rows.T @ rows).double().mul_(share))
+            self.gradients += (rows.T @ rows).cpu().double() * share
 
         output.register_hook(backward)
 

@@ -1,27 +1,27 @@
-"""Search strategies: how many channels each group keeps. A strategy is one callable in one file."""
+"""Search strategies: how many channels each group keeps. A strategy is one function."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
-from drc.core.errors import BudgetError, UsageError, unknown_name
+from drc.core.distributed import is_joined
+from drc.core.errors import BudgetError
+from drc.core.registry import Registry
 from drc.graph.cost import Cost
 from drc.graph.groups import Group
-from drc.selection.criteria.base import Calibration
+from drc.selection.calibration import Calibration
+from drc.selection.criteria.base import score
 from drc.settings.runs import SearchSettings
 
 TOLERANCE = 0.01
 """A plan may stay under its budget by this fraction at most."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Problem:
     """What a strategy has to solve.
 
@@ -32,7 +32,6 @@ class Problem:
         options: per group, in graph order, the widths it may take, ascending; the last is dense.
         what: the unit of the budget, for messages: "parameters", "MACs" or "latency".
         settings: of the search, for strategies that have some of their own.
-        expected_loss: set by strategies that estimate what their widths add to the loss.
     """
 
     calibration: Calibration
@@ -41,7 +40,6 @@ class Problem:
     options: list[np.ndarray]
     what: str = "parameters"
     settings: SearchSettings = field(default_factory=SearchSettings)
-    expected_loss: float | None = None
 
     @property
     def dense(self) -> np.ndarray:
@@ -50,6 +48,11 @@ class Problem:
     @property
     def narrowest(self) -> np.ndarray:
         return np.asarray([option[0] for option in self.options], dtype=np.float64)
+
+    def named(self, widths: Iterable[float]) -> dict[str, int]:
+        """Widths in graph order, by the names of their groups."""
+        groups = self.calibration.graph.groups
+        return {group.name: int(width) for group, width in zip(groups, widths, strict=True)}
 
     def check_reachable(self) -> None:
         """Raise BudgetError, with the reachable range, when even the narrowest widths cost more."""
@@ -70,53 +73,81 @@ class Problem:
             )
 
 
-Searcher = Callable[[Problem], np.ndarray]
-"""Returns one width per group, in graph order, whose cost is within the limit."""
+@dataclass(frozen=True)
+class Solution:
+    """What a strategy finds.
 
-_STRATEGIES: dict[str, Searcher] = {}
+    Attributes:
+        widths: one per group, in graph order; their cost is within the limit.
+        expected_loss: what the widths are estimated to add to the loss; None for no estimate.
+    """
 
-DATA_FREE: set[str] = set()
-"""Names of the strategies that look at no images."""
+    widths: np.ndarray
+    expected_loss: float | None = None
 
 
-def register(name: str, data_free: bool = False) -> Callable[[Searcher], Searcher]:
-    """Register the decorated strategy under the name users type."""
+Searcher = Callable[[Problem], Solution]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A registered search strategy.
+
+    Attributes:
+        search: the function.
+        data_free: it looks at no images.
+        by_scores: it prices widths by the scores of `settings.sensitivity`.
+    """
+
+    search: Searcher
+    data_free: bool = False
+    by_scores: bool = False
+
+
+_STRATEGIES: Registry[Strategy] = Registry("search strategy", "drc.selection.widths")
+list_strategies = _STRATEGIES.names
+get_strategy = _STRATEGIES.get
+
+
+def register(
+    name: str, data_free: bool = False, by_scores: bool = False
+) -> Callable[[Searcher], Searcher]:
+    """Register the decorated function as a strategy, under the name users type.
+
+    Args:
+        name: that name.
+        data_free: it looks at no images.
+        by_scores: it prices widths by the scores of `settings.sensitivity`, which several processes
+            then find together; a strategy itself runs in the first alone.
+    """
 
     def add(searcher: Searcher) -> Searcher:
-        if data_free:
-            DATA_FREE.add(name)
-        if name in _STRATEGIES:
-            raise ValueError(f"a strategy named {name!r} is already registered")
-        _STRATEGIES[name] = searcher
+        _STRATEGIES.add(name, Strategy(searcher, data_free, by_scores))
         return searcher
 
     return add
 
 
-def list_strategies() -> list[str]:
-    _import_strategies()
-    return sorted(_STRATEGIES)
+def score_together(calibration: Calibration, settings: SearchSettings) -> None:
+    """Let several processes find the scores that the first will solve by; alone there is no need.
+
+    Raises:
+        DrcError: as the criterion raises it.
+    """
+    if is_joined() and get_strategy(settings.strategy).by_scores:
+        score(settings.sensitivity, calibration)
 
 
-def get_strategy(name: str) -> Searcher:
-    """The strategy called `name`. Raises UsageError, which offers the nearest one."""
-    _import_strategies()
-    if name not in _STRATEGIES:
-        raise UsageError(unknown_name("search strategy", name, _STRATEGIES))
-    return _STRATEGIES[name]
-
-
-def solve(name: str, problem: Problem) -> dict[str, int]:
-    """Search widths by the named strategy; returns group name -> width.
+def solve(name: str, problem: Problem) -> Solution:
+    """Search widths by the named strategy.
 
     Raises:
         UsageError: no such strategy.
         BudgetError: no widths meet the limit.
     """
-    searcher = get_strategy(name)
+    strategy = get_strategy(name)
     problem.check_reachable()
-    widths = searcher(problem)
-    return {n: int(w) for n, w in zip(problem.cost.names, widths, strict=True)}
+    return strategy.search(problem)
 
 
 def width_options(group: Group, round_to: int, min_width: int) -> np.ndarray:
@@ -129,10 +160,3 @@ def width_options(group: Group, round_to: int, min_width: int) -> np.ndarray:
     step = round_to // math.gcd(round_to, channels)
     widths = range(step, group.size, step)
     return np.asarray([*(w for w in widths if w * channels >= min_width), group.size], np.int64)
-
-
-@cache
-def _import_strategies() -> None:
-    package = importlib.import_module("drc.selection.widths")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"drc.selection.widths.{module.name}")

@@ -18,10 +18,10 @@ from torch.func import functional_call
 
 from drc.core.errors import TrainingError, UsageError
 from drc.networks.copying import copy_of
-from drc.selection.criteria.dual_taylor import regression_loss, single_crops
 from drc.selection.crops import Batch, drawn
-from drc.selection.widths.allocation import allocate_widths
-from drc.selection.widths.base import Problem, register
+from drc.selection.gates import regression_loss
+from drc.selection.widths.allocate import allocate_widths
+from drc.selection.widths.base import Problem, Solution, register
 from drc.selection.widths.uniform import common_share
 from drc.selection.widths.width_masks import WidthMasks
 
@@ -38,7 +38,7 @@ Loss = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 
 @register("dual_darts")
-def dual_darts(problem: Problem) -> np.ndarray:
+def dual_darts(problem: Problem) -> Solution:
     """The most probable candidate widths after the search that together meet the budget.
 
     That is the arg-max of every group where it fits the limit within the tolerance, as it often
@@ -53,7 +53,7 @@ def dual_darts(problem: Problem) -> np.ndarray:
     candidates = candidate_widths(problem)
     logits = WidthSearch(problem, candidates).run()
     losses = [-torch.log_softmax(logit.detach().double(), 0).cpu().numpy() for logit in logits]
-    return allocate_widths(replace(problem, options=candidates), losses)
+    return Solution(allocate_widths(replace(problem, options=candidates), losses))
 
 
 def candidate_widths(problem: Problem) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ class WidthSearch:
 
     def run(self) -> list[Tensor]:
         """All steps; returns the logits of every group."""
-        settings, crops = self.settings, list(single_crops(self.calibration))
+        settings, crops = self.settings, list(self.calibration.crops())
         generator = torch.Generator().manual_seed(self.calibration.seed)
         train, val = (drawn(crops[i::2], settings.darts_batch, generator) for i in range(2))
         for step in range(settings.darts_steps):
@@ -146,7 +146,7 @@ class WidthSearch:
         self.arch_descent.step()
         loss = self.loss(train)(self.weights, self.masks.logits)
         gradients = torch.autograd.grad(loss, self.weights, materialize_grads=True)
-        self.calibration.crop_passes += len(train[0])
+        self.calibration.passes.add(len(train[0]))
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, _LARGEST_GRADIENT)
@@ -156,10 +156,10 @@ class WidthSearch:
     def arch_gradient(self, train: Batch, val: Batch) -> list[Tensor]:
         """The gradient of the validation loss by the logits, of the order asked for."""
         logits = self.masks.logits
-        self.calibration.crop_passes += len(val[0])
+        self.calibration.passes.add(len(val[0]))
         if self.settings.darts_order == 1:
             return list(torch.autograd.grad(self.loss(val)(self.weights, logits), logits))
-        self.calibration.crop_passes += 3 * len(train[0])
+        self.calibration.passes.add(3 * len(train[0]))
         drift = [_MOMENTUM * self._velocity(w) + _DECAY * w.detach() for w in self.weights]
         return unrolled_gradient(
             self.loss(train), self.loss(val), self.weights, logits, self.settings.darts_lr, drift
@@ -230,6 +230,3 @@ def unrolled_gradient(
 def _moved(weights: Sequence[Tensor], along: Sequence[Tensor], step: float) -> list[Tensor]:
     pairs = zip(weights, along, strict=True)
     return [weight.detach() + step * direction for weight, direction in pairs]
-
-
-__all__ = ["SHARES", "WidthSearch", "candidate_widths", "dual_darts", "unrolled_gradient"]

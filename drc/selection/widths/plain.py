@@ -24,7 +24,7 @@ from drc.graph.inputs import example_input
 from drc.graph.surgery import cut
 from drc.networks.spandrel_networks import require, why_not_plain
 from drc.selection.criteria.base import loss_of_removing, score
-from drc.selection.widths.base import Problem, register
+from drc.selection.widths.base import Problem, Solution, register
 
 _MOST_CHECKS = 40
 _MOST_CHOICES = 200_000
@@ -47,8 +47,8 @@ class Setting:
     shares: list[Fraction]
 
 
-@register("plain")
-def plain(problem: Problem) -> np.ndarray:
+@register("plain", by_scores=True)
+def plain(problem: Problem) -> Solution:
     """The widths of least estimated loss, within the budget, that spandrel loads by themselves.
 
     Raises:
@@ -62,8 +62,7 @@ def plain(problem: Problem) -> np.ndarray:
     choices = _within_budget(problem, settings, losses)
     for loss, widths in choices[:_MOST_CHECKS]:
         if check(widths) is None:
-            problem.expected_loss = loss
-            return widths
+            return Solution(widths, loss)
     raise ModelError(
         f"spandrel loads none of the {min(len(choices), _MOST_CHECKS)} best uniform widths within "
         "the budget; leave --uniform out, and drc.load opens the result"
@@ -183,8 +182,7 @@ def _checker(problem: Problem) -> Check:
     image = example_input(calibration.model)
 
     def check(widths: np.ndarray) -> str | None:
-        groups = calibration.graph.groups
-        keep = {g.name: range(int(w)) for g, w in zip(groups, widths, strict=True)}
+        keep = {name: range(width) for name, width in problem.named(widths).items()}
         return why_not_plain(cut(calibration.model, calibration.graph, keep).eval(), image)
 
     return check

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import brentq
 
-from drc.selection.widths.allocation import allocate_widths
-from drc.selection.widths.base import Problem, register
+from drc.selection.widths.allocate import allocate_widths
+from drc.selection.widths.base import Problem, Solution, register
 
 
 @register("uniform", data_free=True)
-def uniform(problem: Problem) -> np.ndarray:
+def uniform(problem: Problem) -> Solution:
     """The widths within the budget that are nearest to one common share of every group.
 
     The share is the one that would meet the budget without rounding; distance is the squared
@@ -20,11 +20,11 @@ def uniform(problem: Problem) -> np.ndarray:
     """
     share = common_share(problem)
     losses = [option[-1] * (option / option[-1] - share) ** 2 for option in problem.options]
-    return allocate_widths(problem, losses)
+    return Solution(allocate_widths(problem, losses))
 
 
 @register("uniform_inner", data_free=True)
-def uniform_inner(problem: Problem) -> np.ndarray:
+def uniform_inner(problem: Problem) -> Solution:
     """As `uniform`, but residual streams stay dense: how the papers narrow networks by hand.
 
     Streams are the groups whose widths multiply with those of others. Where the budget cannot be

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from drc.graph.groups import Group
-from drc.selection.criteria.base import Calibration, score
-from drc.selection.criteria.dual_taylor import gate_slices
+from drc.selection.calibration import Calibration
+from drc.selection.criteria.base import score
+from drc.selection.gates import gate_slices
 
 _START = 1e-3
 """Standard deviation of the first logits."""
@@ -95,6 +96,3 @@ def _gate_of(model: nn.Module, groups: Sequence[Group]) -> dict[str, dict[int, T
             gate[places] = torch.from_numpy(numbers)[:, None].to(tensor.device)
         first += group.blocks * group.size
     return found
-
-
-__all__ = ["WidthMasks"]

@@ -12,8 +12,10 @@ from drc.core.errors import UsageError
 from drc.graph.trace import trace
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.selection.criteria.base import Calibration, keep_best, list_criteria, score
-from drc.selection.criteria.dual_taylor import gate_gradients
+from drc.selection.calibration import Calibration
+from drc.selection.criteria import base
+from drc.selection.criteria.base import Criterion, keep_best, list_criteria, score
+from drc.selection.gates import gate_gradients
 from drc.training.losses import dual_regression_loss
 
 
@@ -63,7 +65,7 @@ def test_gate_gradients_equal_finite_differences(network: type[nn.Module]) -> No
     hr = torch.rand(1, 3, 6 * upscale, 6 * upscale, dtype=torch.float64)
     dual = DualModel(2).double() if upscale == 2 else None
     data = calibration(model, [(lr, hr)], dual=dual)
-    _, found = next(gate_gradients(data))
+    found = next(gate_gradients(data))
     parameters = dict(model.named_parameters())
 
     def loss() -> float:
@@ -113,6 +115,16 @@ def test_scores_cover_every_atom_and_repeat(name: str) -> None:
 def test_an_unknown_criterion_offers_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean dual_taylor"):
         score("dual_tailor", calibration(Residual().eval(), []))
+
+
+def test_scores_of_a_wrong_shape_are_refused_each_time() -> None:
+    data = calibration(Residual().eval(), [(torch.rand(1, 3, 6, 6),) * 2])
+    criterion = Criterion(lambda c, _: {g.name: np.ones(1) for g in c.graph.groups})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "get_criterion", lambda _: criterion)
+        for _ in range(2):
+            with pytest.raises(UsageError, match=r"flat gives scores of shape \(1,\) for group"):
+                score("flat", data)
 
 
 def test_keep_best_is_sorted_and_stable() -> None:

@@ -16,7 +16,8 @@ import drc
 from drc.core.errors import DataError, TrainingError
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.selection.criteria.base import Calibration, keep_best, score
+from drc.selection.calibration import Calibration, Scores
+from drc.selection.criteria.base import Ranking, keep_best, score
 from drc.selection.criteria.dual_greedy import recorded
 from drc.selection.crops import drawn, in_turn
 from drc.settings.runs import PruneSettings
@@ -85,19 +86,22 @@ def chosen_by_hand(steps: int, rate: float, picks: int) -> tuple[list[int], list
     return order, [abs(g) for g in gradient]
 
 
-def calibration(model: nn.Module, batches: list, **settings: object) -> Calibration:
+def calibration(model: nn.Module, batches: list, **options: object) -> Calibration:
     count = sum(len(lr) for lr, _ in batches)
-    graph = trace(model, batches[0][0])
-    return Calibration(model, graph, batches, patches=count, settings=PruneSettings(**settings))
+    return Calibration(model, trace(model, batches[0][0]), batches, patches=count, **options)
+
+
+def ranked(data: Calibration, widths: dict | None = None, **settings: object) -> Scores:
+    return score("dual_greedy", data, Ranking(widths, PruneSettings(**settings)))
 
 
 @pytest.mark.parametrize(("steps", "rate"), [(0, 0.1), (1, 0.1), (3, 0.3)])
 def test_order_of_choice_by_hand(steps: int, rate: float) -> None:
-    data = calibration(OneOutput().eval(), [one_image()], greedy_steps=steps, greedy_lr=rate)
+    data = calibration(OneOutput().eval(), [one_image()])
     order, _ = chosen_by_hand(steps, rate, 4)
-    scores = score("dual_greedy", data)["head"][0]
+    scores = ranked(data, greedy_steps=steps, greedy_lr=rate)["head"][0]
     assert scores.tolist() == [4 - order.index(c) for c in range(4)]
-    assert data.crop_passes == 4 * (1 + steps)
+    assert data.passes.count == 4 * (1 + steps)
 
 
 def test_the_steps_matter_in_the_case_worked_by_hand() -> None:
@@ -106,15 +110,14 @@ def test_the_steps_matter_in_the_case_worked_by_hand() -> None:
 
 
 def test_channels_left_over_rank_by_their_last_gradient() -> None:
-    data = calibration(OneOutput().eval(), [one_image()], greedy_steps=1, greedy_lr=0.1)
-    data.widths = {"head": 2}
+    data = calibration(OneOutput().eval(), [one_image()])
     order, gradient = chosen_by_hand(1, 0.1, 2)
-    scores = score("dual_greedy", data)["head"][0]
+    scores = ranked(data, {"head": 2}, greedy_steps=1, greedy_lr=0.1)["head"][0]
     assert [scores[c] for c in order] == [4, 3]
     rest = [c for c in range(4) if c not in order]
     expected = [gradient[c] / (1 + 2 * max(gradient)) for c in rest]
     assert [scores[c] for c in rest] == pytest.approx(expected, rel=1e-5)
-    assert data.crop_passes == 2 * 2
+    assert data.passes.count == 2 * 2
 
 
 class Pair(nn.Module):
@@ -135,9 +138,8 @@ def test_groups_follow_each_other_as_in_the_cut_networks() -> None:
     and in which the weights of the channels not chosen are zero."""
     model = Pair().eval()
     lr, hr = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6)
-    data = calibration(model, [(lr, hr)], greedy_steps=0)
-    data.widths = {"a": 2, "b": 3}
-    scores = score("dual_greedy", data)
+    data, widths = calibration(model, [(lr, hr)]), {"a": 2, "b": 3}
+    scores = ranked(data, widths, greedy_steps=0)
     with torch.no_grad(), recorded(model, ["b", "c"]) as dense:
         model(lr)
     keep: dict[str, list[int]] = {}
@@ -145,7 +147,7 @@ def test_groups_follow_each_other_as_in_the_cut_networks() -> None:
         small = cut(model, data.graph, keep) if keep else copy.deepcopy(model)
         weight = small.get_submodule(reader).weight
         full, chosen = weight.detach().clone(), []
-        for _ in range(data.widths[name]):
+        for _ in range(widths[name]):
             with torch.no_grad():
                 weight.zero_()
                 weight[:, chosen] = full[:, chosen]
@@ -159,7 +161,7 @@ def test_groups_follow_each_other_as_in_the_cut_networks() -> None:
         order = np.argsort(-scores[name][0], kind="stable")[: len(chosen)].tolist()
         assert order == chosen
         keep[name] = sorted(chosen)
-    assert data.crop_passes == 2 * (2 + 3)
+    assert data.passes.count == 2 * (2 + 3)
 
 
 def test_it_keeps_what_carries_the_image() -> None:
@@ -173,10 +175,11 @@ def test_it_keeps_what_carries_the_image() -> None:
             model.head.bias[c] *= 0.01
     lr = torch.rand(2, 3, 8, 8)
     data = calibration(model, [(lr, model(lr).detach())])
-    data.widths = {g.name: 4 if g.name == "head" else g.size for g in data.graph.groups}
-    assert keep_best(score("dual_greedy", data), data.widths)["head"] == [useful]
-    assert set(data.widths.values()) == {4, 6}
-    assert (score("dual_greedy", data)["up"] == 1).all()
+    widths = {g.name: 4 if g.name == "head" else g.size for g in data.graph.groups}
+    scores = ranked(data, widths)
+    assert keep_best(scores, widths)["head"] == [useful]
+    assert set(widths.values()) == {4, 6}
+    assert (scores["up"] == 1).all()
 
 
 @pytest.mark.parametrize("network", [Residual, Heads])
@@ -186,18 +189,17 @@ def test_every_block_chooses_for_itself_and_the_model_stays(network: type[nn.Mod
     state = copy.deepcopy(model.state_dict())
     found = []
     for _ in range(2):
-        data = calibration(model, batches, greedy_batch=2)
-        data.widths = {g.name: max(1, g.size // 2) for g in data.graph.groups}
         calls: list[tuple] = []
-        data.progress = lambda *call, calls=calls: calls.append(call)
-        found.append(score("dual_greedy", data))
-    picks = sum(data.widths.values())
+        data = calibration(model, batches, progress=lambda *call, calls=calls: calls.append(call))
+        widths = {g.name: max(1, g.size // 2) for g in data.graph.groups}
+        found.append(ranked(data, widths, greedy_batch=2))
+    picks = sum(widths.values())
     assert [call[:3] for call in calls] == [("ranking", n + 1, picks) for n in range(picks)]
     for group in data.graph.groups:
         first, second = (scores[group.name] for scores in found)
         assert np.array_equal(first, second)
         for row in first:
-            best = sorted(row)[-data.widths[group.name] :]
+            best = sorted(row)[-widths[group.name] :]
             assert best == list(range(group.size - len(best) + 1, group.size + 1))
             assert row.min() < 1
     assert max(group.blocks for group in data.graph.groups) == (1 if network is Residual else 4)
@@ -208,8 +210,8 @@ def test_every_block_chooses_for_itself_and_the_model_stays(network: type[nn.Mod
 def test_each_choice_of_widths_is_ranked_anew() -> None:
     data = calibration(Pair().eval(), [(torch.rand(1, 3, 6, 6), torch.rand(1, 3, 6, 6))])
     for width in (2, 3):
-        data.widths = {"a": width, "b": width}
-        scores = score("dual_greedy", data)
+        scores = ranked(data, {"a": width, "b": width})
+        assert scores is ranked(data, {"b": width, "a": width})
         assert all((row >= 1).sum() == width for row in (scores["a"][0], scores["b"][0]))
 
 
@@ -232,7 +234,7 @@ def test_errors_say_what_to_do() -> None:
     data = calibration(Pair().eval(), [(fine, nan)])
     with pytest.raises(TrainingError, match=r"at a; lower prune\.greedy_lr"):
         score("dual_greedy", data)
-    data.batches, data.patches = [(fine, fine), (torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))], 2
+    data = calibration(Pair().eval(), [(fine, fine), (torch.rand(1, 3, 8, 8),) * 2])
     with pytest.raises(DataError, match="6x6 and 8x8"):
         score("dual_greedy", data)
 

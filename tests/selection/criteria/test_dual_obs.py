@@ -13,7 +13,8 @@ from drc.core.errors import TrainingError
 from drc.graph.trace import trace
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.selection.criteria.base import Calibration, score
+from drc.selection.calibration import Calibration
+from drc.selection.criteria.base import score
 from drc.selection.criteria.dual_obs import DAMPING, _eliminate, _Reader
 from drc.selection.criteria.moments import LayerMoments, collect
 
@@ -103,7 +104,7 @@ def test_a_copy_goes_first_and_its_twin_is_dear_then() -> None:
     assert set(order[:2]) in ({0, 1}, {0, 3})
     twin = 1 if 3 in order[:2] else 3
     assert scores[twin] > 5 * scores[order[1]]
-    assert data.crop_passes == 8
+    assert data.passes.count == 8
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

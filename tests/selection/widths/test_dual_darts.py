@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,14 @@ from drc.core.errors import DataError, TrainingError, UsageError
 from drc.graph.cost import CostModel
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.pipeline import calibrate, cut_by_plan, plan_widths
-from drc.selection.criteria.base import Calibration, keep_best, score
+from drc.pipeline import cut_by_plan, plan_widths
+from drc.selection.calibration import Calibration, calibrate
+from drc.selection.criteria.base import keep_best, score
 from drc.selection.widths.base import TOLERANCE, Problem, solve, width_options
 from drc.selection.widths.dual_darts import WidthSearch, candidate_widths, unrolled_gradient
 from drc.selection.widths.width_masks import WidthMasks
 from drc.settings.reader import load_settings
-from drc.settings.runs import SearchSettings
+from drc.settings.runs import PruneSettings, SearchSettings
 from drc.training.losses import dual_regression_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,7 +78,7 @@ def images(count: int, size: int = 4) -> list[tuple[Tensor, Tensor]]:
 )
 def test_candidates_by_hand(ratio: float, expected: list[int]) -> None:
     problem = problem_for(Inner(64).eval(), [], round_to=4, ratio=ratio)
-    problem.limit = problem.cost({"blocks.0.0": expected[-1]})
+    problem = replace(problem, limit=problem.cost({"blocks.0.0": expected[-1]}))
     assert [widths.tolist() for widths in candidate_widths(problem)] == [expected]
 
 
@@ -189,7 +191,7 @@ def test_the_gradients_of_both_orders_on_a_network() -> None:
     exact = torch.autograd.grad(loss(ahead, val), search.masks.logits)
     for gradient, truth in zip(found, exact, strict=True):
         assert torch.allclose(gradient, truth, atol=1e-5 * truth.norm().item())
-    problem.settings = problem.settings.model_copy(update={"darts_order": 1})
+    problem = replace(problem, settings=problem.settings.model_copy(update={"darts_order": 1}))
     first = WidthSearch(problem, candidates).arch_gradient(train, val)
     now = torch.autograd.grad(loss(weights, val), search.masks.logits)
     for gradient, truth, other in zip(first, now, exact, strict=True):
@@ -211,8 +213,9 @@ def test_the_block_that_does_something_keeps_its_channels(order: int) -> None:
     before = copy.deepcopy(model.state_dict())
     # 7 weights per channel and 6 biases: 22 channels fill the limit of 161 to 160. The widest two
     # candidates are 10 and 12, so one block has the one and one the other.
-    assert solve("dual_darts", problem) == {"blocks.0.0": 12, "blocks.1.0": 10}
-    assert problem.calibration.crop_passes == 15 * 3 * (2 if order == 1 else 5)
+    widths = problem.named(solve("dual_darts", problem).widths)
+    assert widths == {"blocks.0.0": 12, "blocks.1.0": 10}
+    assert problem.calibration.passes.count == 15 * 3 * (2 if order == 1 else 5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
@@ -222,7 +225,7 @@ def test_same_seed_same_logits() -> None:
     runs = []
     for seed in (3, 3, 4):
         problem = problem_for(model, data, ratio=0.4, darts_steps=2, darts_batch=1)
-        problem.calibration.seed = seed
+        problem = replace(problem, calibration=replace(problem.calibration, seed=seed))
         logits = WidthSearch(problem, candidate_widths(problem)).run()
         runs.append(torch.cat(logits).tolist())
     assert runs[0] == runs[1] != runs[2]
@@ -231,7 +234,7 @@ def test_same_seed_same_logits() -> None:
 def test_a_network_of_frozen_weights_is_searched() -> None:
     model = Residual().eval().requires_grad_(False)
     problem = problem_for(model, images(2, 8), ratio=0.4, darts_steps=1)
-    assert problem.cost(solve("dual_darts", problem)) <= problem.limit
+    assert problem.cost(solve("dual_darts", problem).widths) <= problem.limit
     assert not any(p.requires_grad for p in model.parameters())
 
 
@@ -263,8 +266,8 @@ def test_drn_tiny_from_a_settings_file_to_a_smaller_network(tmp_path: Path) -> N
     plan = plan_widths(model, calibration, settings, [])
     assert (1 - TOLERANCE) * plan.budget.limit <= plan.budget.predicted <= plan.budget.limit
     assert [call[:3] for call in calls] == [("search", 1, 2), ("search", 2, 2)]
-    assert calibration.crop_passes == 2 * 5
-    pruned = cut_by_plan(model, calibration, plan, "l1")
+    assert calibration.passes.count == 2 * 5
+    pruned = cut_by_plan(model, calibration, plan, PruneSettings(importance="l1"))
     assert drc.complexity(pruned, (16, 16)).params == plan.budget.predicted
     streams = [
         name for name, width in plan.groups.items() if name in ("head", "down.1.dual_module.1")

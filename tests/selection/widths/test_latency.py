@@ -18,11 +18,11 @@ from drc.core.errors import BudgetError, UsageError
 from drc.evaluation.latency_table import LayerShape
 from drc.evaluation.layer_calls import layer_calls
 from drc.graph.trace import trace
-from drc.selection.criteria.base import Calibration
-from drc.selection.widths.allocation import Losses, allocate_widths, total_loss
+from drc.selection.calibration import Calibration
+from drc.selection.widths.allocate import Losses, allocate_widths, total_loss
 from drc.selection.widths.base import TOLERANCE, Problem, width_options
-from drc.selection.widths.latency_cost import LatencyCost
-from drc.selection.widths.rounding import STEPS, device_step
+from drc.selection.widths.latency import LatencyCost
+from drc.selection.widths.problem import STEPS, device_step
 from drc.settings.runs import SearchSettings
 from drc.store.plan import Plan
 

@@ -17,10 +17,10 @@ from drc.graph.cost import CostModel
 from drc.graph.groups import Group, Slice
 from drc.graph.trace import trace
 from drc.networks.registry import build
-from drc.selection.criteria.base import Calibration
-from drc.selection.widths.allocate import width_losses
-from drc.selection.widths.allocation import knapsack
-from drc.selection.widths.base import TOLERANCE, Problem, list_strategies, solve, width_options
+from drc.selection.calibration import Calibration
+from drc.selection.widths.allocate import knapsack, width_losses
+from drc.selection.widths.base import TOLERANCE, Problem, list_strategies, width_options
+from drc.selection.widths.base import solve as search
 
 ALLOCATORS = [n for n in list_strategies() if n not in ("dual_darts", "plain")]
 """Those that need neither images beside the scores nor spandrel."""
@@ -33,11 +33,15 @@ def problem_for(model: nn.Module, ratio: float, seed: int, round_to: int = 1) ->
     scores = {
         g.name: rng.exponential(rng.uniform(0.1, 3), (g.blocks, g.size)) for g in graph.groups
     }
-    calibration = Calibration(model, graph, [], cache={"dual_obs": scores})
+    calibration = Calibration(model, graph, [], scores={("dual_obs",): scores})
     cost = CostModel(graph, model)
     limit = int(cost(cost.dense) * (1 - ratio))
     options = [width_options(g, round_to, round_to) for g in graph.groups]
     return Problem(calibration, cost, limit, options)
+
+
+def solve(strategy: str, problem: Problem) -> dict[str, int]:
+    return problem.named(search(strategy, problem).widths)
 
 
 def best_loss(problem: Problem) -> float:
