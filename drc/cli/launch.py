@@ -9,31 +9,12 @@ from typing import TYPE_CHECKING, Any
 from drc.cli.display import Display, is_main_process
 from drc.cli.options import overrides
 from drc.core.errors import UsageError
-from drc.settings.reader import load_settings
-from drc.settings.runs import RunSettings
+from drc.settings import RunSettings, leaves, load_settings, refused
 from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from drc.cli.session import Session
     from drc.cli.training import TrainSession
-
-# A run has one of each, from its search on.
-_FIXED = (
-    "model",
-    "scale",
-    "weights",
-    "dual",
-    "search.budget",
-    "search.ratio",
-    "search.front",
-    "rounds",
-    "search.strategy",
-    "search.round_to",
-    "search.min_width",
-    "search.lr_size",
-)
 
 
 @contextmanager
@@ -88,18 +69,16 @@ def old_run(
     run = RunFolder.find(params.get("run"))
     stored = load_settings(None, {}, run.read_config())
     settings = load_settings(params.get("config"), overrides(params), stored.model_dump())
-    before, after = flat(stored), flat(settings)
-    changed = [name for name in before if before[name] != after[name]]
-    if same_settings and changed:
+    wrong = refused(stored, settings, command, resume=same_settings)
+    if wrong and same_settings:
         raise UsageError(
-            f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
+            f"{run.path} was started with another {wrong[0]}; drop that option to resume it, "
             "name the run to resume by --run DIR, or start a new one without --resume"
         )
-    for name in set(changed).intersection(_FIXED):
-        if name == "search.ratio" and command == "drc prune" and stored.search.front:
-            continue  # one of the plans that the run has
+    if wrong:
         raise UsageError(
-            f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
+            f"{run.path} is a run with {wrong[0]} {leaves(stored)[wrong[0]]}; start another with "
+            "`drc search`"
         )
     with _session(settings, params, command) as session:
         session.folder = run
@@ -112,15 +91,6 @@ def old_run(
         yield session
         if changes and not resumable:  # a step that failed changes nothing
             run.write_config(session.plain_settings())
-
-
-def flat(settings: BaseModel) -> dict[str, Any]:
-    """Dotted name -> value of the settings that decide a result."""
-    leaves: dict[str, Any] = {}
-    for key, value in settings.model_dump(exclude={"output", "device"}).items():
-        below = value if isinstance(value, dict) else {"": value}
-        leaves.update({f"{key}.{name}".rstrip("."): leaf for name, leaf in below.items()})
-    return leaves
 
 
 @contextmanager

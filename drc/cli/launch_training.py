@@ -8,21 +8,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from drc.cli.display import Display, is_main_process
-from drc.cli.launch import check, flat
+from drc.cli.launch import check
 from drc.cli.options import training_overrides
 from drc.core.errors import UsageError
-from drc.settings.reader import load_settings
-from drc.settings.runs import TrainRun
+from drc.settings import TrainRun, leaves, load_settings, refused
 from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from drc.cli.training import TrainSession
 
-# What may differ in a run that goes on, since the result does not.
-_FREE = {
-    "data.workers", "data.cache_gb", "train.checkpoint_every", "train.log_every", "train.log_with",
-    "train.auto_batch",
-}  # fmt: skip
 _KINDS = {"train": "training", "adapt": "adaptation"}
 
 
@@ -80,9 +74,9 @@ def _session_class(name: str) -> type[TrainSession]:
 
 
 def _refuse_changes(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:
-    before, after = flat(stored), flat(settings)
-    changed = [key for key in before if before[key] != after[key] and key not in _FREE]
+    changed = refused(stored, settings, resume=True)
     if changed:
+        before, after = leaves(stored), leaves(settings)
         listed = ", ".join(f"{key} {before[key]} then, {after[key]} now" for key in changed)
         raise UsageError(
             f"{run.path} was started with other settings: {listed}; drop these options to resume "

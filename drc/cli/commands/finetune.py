@@ -7,26 +7,7 @@ import typer
 from drc.cli import options as o
 
 
-def command(
-    ctx: typer.Context,
-    run: o.Run = None,
-    data: o.RunData = None,
-    steps: o.Steps = None,
-    batch: o.Batch = None,
-    recovery_patch: o.RecoveryPatch = None,
-    lr: o.LearningRate = None,
-    teacher: o.Teacher = None,
-    amp: o.Amp = None,
-    auto_batch: o.AutoBatch = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    workers: o.Workers = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    config: o.Config = None,
-    resume: o.Resume = False,
-    quiet: o.Quiet = False,
-    as_json: o.Json = False,
-) -> None:
+def command(ctx: typer.Context, resume: o.Resume = False, as_json: o.Json = False) -> None:
     """Recover the quality, with the dense network as teacher.
 
     --teacher names another.

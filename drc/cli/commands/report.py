@@ -67,10 +67,6 @@ def command(
     test_data: _TestData = None,
     paper: _Paper = False,
     weights: _Weights = None,
-    self_ensemble: o.SelfEnsemble = None,
-    tile: o.Tile = None,
-    device: o.Device = None,
-    config: o.Config = None,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
@@ -102,7 +98,7 @@ def command(
         _refuse(params, _OF_MEASURING, "is for measuring; leave it out to compare runs")
         if not html:
             _refuse(params, ("device",), "is for the photos of the page; pass --html as well")
-        compare_runs(folders, html, png, photos, device, output, quiet, markdown, as_json)
+        compare_runs(folders, html, png, photos, params["device"], output, quiet, markdown, as_json)
         return
     _report({**params, "run": folders[0] if folders else None}, markdown, as_json)
 
