@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
 from functools import cache
 from types import FrameType, ModuleType
 from typing import Annotated, Any
@@ -28,21 +27,6 @@ COMMANDS = (
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
 
-class Built(Mapping[str, Any]):
-    """The commands by name, each built when it is asked for: its options need the settings."""
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
-        return _build(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"drc.cli.commands.{name}")
 
@@ -58,8 +42,11 @@ class Commands(TyperGroup):
     """The group of all commands; the one place where errors become lines and exit codes."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**{**arguments, "commands": {}})
-        self.commands = Built()  # type: ignore[assignment]
+        super().__init__(**{**arguments, "commands": dict.fromkeys(COMMANDS)})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Build a command when it is asked for: its options need the settings."""
+        return _build(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands with the first line of what each says, without their options."""

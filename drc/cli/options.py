@@ -71,7 +71,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return str(self.settings[0].flag)
+        return self.settings[0].flag
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -99,26 +99,23 @@ def kind_of(command: str) -> type[NetworkRun]:
 @cache
 def options_of(command: str) -> tuple[Option, ...]:
     """The options of a command that set settings, in the order of these."""
-    found: dict[str, list[Setting]] = {}
-    everywhere = _by_flag(kind_of(command))
-    for settings in everywhere.values():
-        for setting in settings:
-            if command in setting.on:
-                found.setdefault(str(setting.flag), []).append(setting)
-    return tuple(
-        Option(_name(flag if here == everywhere[flag] else here[0].place), tuple(here))
-        for flag, here in found.items()
-    )
+    found = []
+    for flag, settings in _by_flag(kind_of(command)).items():
+        here = tuple(setting for setting in settings if command in setting.on)
+        if here:
+            found.append(Option(_name(flag if here == settings else here[0].place), here))
+    return tuple(found)
 
 
 @cache
-def _by_flag(kind: type[NetworkRun]) -> dict[str, list[Setting]]:
+def _by_flag(kind: type[NetworkRun]) -> dict[str, tuple[Setting, ...]]:
+    """The settings that have an option, under it."""
     from drc.settings.fields import fields_of
 
-    found: dict[str, list[Setting]] = {}
+    found: dict[str, tuple[Setting, ...]] = {}
     for setting in fields_of(kind):
-        if setting.flag is not None:
-            found.setdefault(setting.flag, []).append(setting)
+        if setting.on:
+            found[setting.flag] = (*found.get(setting.flag, ()), setting)
     return found
 
 

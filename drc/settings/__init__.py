@@ -11,25 +11,8 @@ from drc.settings.run import AdaptRun, NetworkRun, RunSettings, TrainRun
 from drc.settings.search import SearchSettings
 
 __all__ = [
-    "AdaptDataSettings",
-    "AdaptRun",
-    "AdaptSettings",
-    "DataSettings",
-    "ImageSettings",
-    "NetworkRun",
-    "PruneSettings",
-    "RecoverySettings",
-    "ReportSettings",
-    "RunSettings",
-    "SearchSettings",
-    "Settings",
-    "TrainDataSettings",
-    "TrainRun",
-    "TrainSettings",
-    "fields_of",
-    "identity",
-    "leaves",
-    "load_settings",
-    "refused",
-    "validated",
-]
+    "AdaptDataSettings", "AdaptRun", "AdaptSettings", "DataSettings", "ImageSettings",
+    "NetworkRun", "PruneSettings", "RecoverySettings", "ReportSettings", "RunSettings",
+    "SearchSettings", "Settings", "TrainDataSettings", "TrainRun", "TrainSettings", "fields_of",
+    "identity", "leaves", "load_settings", "refused", "validated",
+]  # fmt: skip

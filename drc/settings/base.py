@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from drc.core.errors import UsageError
 
@@ -19,6 +19,34 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Patch = Annotated[int, Field(ge=SMALLEST_PATCH)]
+
+
+def _absolute(value: str | None) -> str | None:
+    """Make a path absolute, because later commands may start in another folder."""
+    if value in ("default", "bundled"):
+        return None
+    return value if value in (None, "none") else str(Path(value).expanduser().absolute())
+
+
+def _absolute_code(value: str | None) -> str | None:
+    """Make the path in `file.py:factory` absolute; other names stay."""
+    file, colon, factory = (value or "").rpartition(":")
+    return f"{_absolute(file)}{colon}{factory}" if file.endswith(".py") else value
+
+
+def _absolute_source(value: str | None) -> str | None:
+    is_path = value is not None and ":" not in value and is_file(value)
+    return _absolute(value) if is_path else _absolute_code(value)
+
+
+File = Annotated[str | None, AfterValidator(_absolute)]
+"""A file or folder; `none` stays, and `default` and `bundled` are None."""
+
+Code = Annotated[str | None, AfterValidator(_absolute_code)]
+"""A registered network, or code of the user's."""
+
+Source = Annotated[str | None, AfterValidator(_absolute_source)]
+"""A registered network, code of the user's, or a checkpoint file."""
 
 FIXED = "fixed"
 """A run has one from its search on: no later command changes it."""
@@ -34,8 +62,8 @@ def setting(
     default: Any,
     help: str,
     *,
-    flag: str | None = None,
     on: tuple[str, ...] = (),
+    flag: str = "",
     none: str = "",
     change: str = STEPWISE,
     several: bool = False,
@@ -46,20 +74,14 @@ def setting(
     Args:
         default: its value where nothing is said.
         help: what it is, as a phrase; the options and the tables of the documentation print it.
-        flag: the option of the command line that sets it, such as `--ratio`; None for none.
-        on: the commands that take this option.
+        on: the commands with an option that sets it; none where `--set` alone does.
+        flag: that option, unless it is called as the setting.
         none: what None stands for, where that is the default.
         change: `FIXED`, `STEPWISE` or `FREE`: whether later steps and a resume may change it.
         several: whether the option may be given several times.
         bounds: of the value, as for `pydantic.Field`.
     """
-    mark: dict[str, Any] = {
-        "flag": flag,
-        "on": list(on),
-        "none": none,
-        "change": change,
-        "several": several,
-    }
+    mark: dict[str, Any] = dict(on=on, flag=flag, none=none, change=change, several=several)
     return Field(default, description=help, json_schema_extra=mark, **bounds)
 
 
@@ -127,21 +149,6 @@ def _nearest(key: str, kind: type[BaseModel]) -> str:
     section = key.rpartition(".")[0]
     names = [name for name in known if name.rpartition(".")[0] == section]
     return f"known: {', '.join(names or known)}"
-
-
-def absolute(value: str | None, keep: tuple[str, ...], default: str) -> str | None:
-    """Make a path absolute, because later commands may start in another folder."""
-    if value is None or value == default:
-        return None
-    return value if value in keep else str(Path(value).expanduser().absolute())
-
-
-def absolute_code(value: str | None) -> str | None:
-    """Make the path in `file.py:factory` absolute; other names stay."""
-    file, colon, factory = (value or "").rpartition(":")
-    if not file.endswith(".py"):
-        return value
-    return f"{absolute(file, keep=(), default='')}{colon}{factory}"
 
 
 def is_file(name: str) -> bool:

@@ -18,7 +18,7 @@ class Setting:
         kind: annotation of its values.
         bounds: of them, as pydantic keeps them.
         default: in this class.
-        help, flag, on, none, change, several: as for `drc.settings.base.setting`.
+        help, on, flag, none, change, several: as for `drc.settings.base.setting`.
     """
 
     place: str
@@ -26,8 +26,8 @@ class Setting:
     bounds: tuple[Any, ...]
     default: Any
     help: str = ""
-    flag: str | None = None
     on: tuple[str, ...] = ()
+    flag: str = ""
     none: str = ""
     change: str = STEPWISE
     several: bool = False
@@ -43,7 +43,7 @@ def fields_of(kind: type[Settings], prefix: str = "") -> Iterator[Setting]:
         bases = (base.model_fields.get(name) for base in kind.__mro__ if issubclass(base, Settings))
         said = next(base for base in bases if base is not None and base.description)
         mark: dict[str, Any] = {**said.json_schema_extra}  # type: ignore[dict-item]
-        mark["on"] = tuple(mark["on"])
+        mark["flag"] = mark["flag"] or f"--{name.replace('_', '-')}"
         yield Setting(
             prefix + name, info.annotation, tuple(info.metadata), info.default,
             said.description or "", **mark,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from drc.settings.base import (
     FREE,
@@ -13,11 +13,9 @@ from drc.settings.base import (
     Rate,
     Ratio,
     Settings,
+    Source,
     Weight,
     Whole,
-    absolute,
-    absolute_code,
-    is_file,
     setting,
 )
 
@@ -30,14 +28,10 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 class RecoverySettings(Settings):
     """How a network is trained, here to recover its quality. Weights of 0 switch a loss off."""
 
-    steps: Positive = setting(300, "optimizer steps", flag="--steps", on=("demo", *_HERE))
-    batch: Positive = setting(
-        8, "crops (with HR) per step, over all processes", flag="--batch", on=_HERE
-    )
-    patch: Patch = setting(
-        32, "LR side of a crop, in pixels", flag="--patch", on=("search", *_HERE)
-    )  # fmt: skip
-    lr: Rate = setting(2e-4, "peak learning rate of Adam", flag="--lr", on=_HERE)
+    steps: Positive = setting(300, "optimizer steps", on=("demo", *_HERE))
+    batch: Positive = setting(8, "crops (with HR) per step, over all processes", on=_HERE)
+    patch: Patch = setting(32, "LR side of a crop, in pixels", on=("search", *_HERE))
+    lr: Rate = setting(2e-4, "peak learning rate of Adam", on=_HERE)
     schedule: Literal["cosine", "step"] = setting(
         "cosine", "how it falls after the warm-up: half a cosine, or in steps at the milestones"
     )
@@ -57,14 +51,13 @@ class RecoverySettings(Settings):
         "weight of the loss to the outputs of the teacher's layers; the teacher must be the dense "
         "network or one just like it",
     )
-    teacher: str | None = setting(
-        None, "what to learn from: a registered network, a checkpoint file, or your own code",
+    teacher: Source = setting(
+        None,
+        "what to learn from: a registered network, a checkpoint file, or your own code",
         none="the dense network, in a training none",
-        flag="--teacher", on=("compress", "finetune", "train"),
-    )  # fmt: skip
-    dual_weight: Weight = setting(
-        0.1, "weight of the dual loss, lambda", flag="--dual-weight", on=_TRAINING
+        on=("compress", "finetune", "train"),
     )
+    dual_weight: Weight = setting(0.1, "weight of the dual loss, lambda", on=_TRAINING)
     train_dual: bool = setting(False, "train the dual model along, on its own loss")
     kernel_weight: Weight = setting(
         1.0,
@@ -72,36 +65,27 @@ class RecoverySettings(Settings):
         "estimate none",
     )
     ema: Decay = setting(0.999, "decay of the averaged weights that are returned; 0 = off")
-    amp: Literal["no", "bf16", "fp16"] = setting("no", "autocast", flag="--amp", on=_HERE)
+    amp: Literal["no", "bf16", "fp16"] = setting("no", "autocast", on=_HERE)
     clip: Weight = setting(0.0, "largest gradient norm; 0 = off")
-    compile: bool = setting(
-        False, "run the network through torch.compile", flag="--compile", on=_TRAINING
-    )
+    compile: bool = setting(False, "run the network through torch.compile", on=_TRAINING)
     auto_batch: bool = setting(
-        False, "send a batch that memory does not hold through in parts, and add up the gradients",
-        flag="--auto-batch", on=_HERE, change=FREE,
-    )  # fmt: skip
-    validate_every: Whole = setting(
-        0, "steps between measurements on held-out images, where there are some; the best weights "
-        "by them are returned; 0 = off",
-        flag="--validate-every", on=("train",),
-    )  # fmt: skip
-    checkpoint_every: Positive = setting(
-        100, "steps between checkpoints", flag="--checkpoint-every", on=_HERE, change=FREE
+        False,
+        "send a batch that memory does not hold through in parts, and add up the gradients",
+        on=_HERE,
+        change=FREE,
     )
+    validate_every: Whole = setting(
+        0,
+        "steps between measurements on held-out images, where there are some; the best weights "
+        "by them are returned; 0 = off",
+        on=("train",),
+    )
+    checkpoint_every: Positive = setting(100, "steps between checkpoints", on=_HERE, change=FREE)
     log_every: Positive = setting(10, "steps between lines of metrics.jsonl", change=FREE)
     log_with: Literal["tensorboard"] | None = setting(
-        None, "a tracker that gets the metrics too",
-        none="none", flag="--log-with", on=_TRAINING, change=FREE,
-    )  # fmt: skip
+        None, "a tracker that gets the metrics too", none="none", on=_TRAINING, change=FREE
+    )
     channels_last: bool = setting(True, "memory format of the training")
-
-    @field_validator("teacher")
-    @classmethod
-    def _resolve_teacher(cls, value: str | None) -> str | None:
-        if value is None or ":" in value or not is_file(value):
-            return absolute_code(value)
-        return absolute(value, keep=(), default="")
 
 
 class TrainSettings(RecoverySettings):
@@ -127,9 +111,11 @@ class AdaptSettings(TrainSettings):
     lr: Rate = 1e-4
     warmup: Whole = 20
     unpaired: Positive = setting(
-        8, "LR crops without HR per step, beside those of `batch`",
-        flag="--unpaired-batch", on=("adapt",),
-    )  # fmt: skip
+        8,
+        "LR crops without HR per step, beside those of `batch`",
+        flag="--unpaired-batch",
+        on=("adapt",),
+    )
     validate_every: Whole = 0
     checkpoint_every: Positive = 100
     log_every: Positive = 10

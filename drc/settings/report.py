@@ -18,11 +18,9 @@ class ReportSettings(Settings):
     )
     runs: Whole = setting(5, "timed passes per network; 0 leaves latency out")
     self_ensemble: bool = setting(
-        False, "measure with the mean over the eight flips and turns of every test image",
-        flag="--self-ensemble", on=_HERE,
-    )  # fmt: skip
+        False, "measure with the mean over the eight flips and turns of every test image", on=_HERE
+    )
     tile: Whole = setting(
-        0, "largest LR side of a test image that goes through at once, 0 for whole images",
-        flag="--tile", on=_HERE,
-    )  # fmt: skip
+        0, "largest LR side of a test image that goes through at once, 0 for whole images", on=_HERE
+    )
     overlap: Whole = setting(TILE_OVERLAP, "LR pixels of a tile that are dropped at every cut edge")

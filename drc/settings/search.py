@@ -17,44 +17,47 @@ class SearchSettings(Settings):
     strategy: str = setting(
         "allocate",
         "how widths are searched: allocate, dual_darts, plain, uniform or uniform_inner",
-        flag="--strategy", on=_HERE, change=FIXED,
-    )  # fmt: skip
+        on=_HERE,
+        change=FIXED,
+    )
     sensitivity: str = setting(
         "dual_obs", "of `allocate`, the criterion whose scores say what a width loses"
     )
     budget: Literal["params", "macs", "latency"] = setting(
-        "params", "what the ratio counts (latency is measured, on the device of the search)",
-        flag="--budget", on=_HERE, change=FIXED,
-    )  # fmt: skip
+        "params",
+        "what the ratio counts (latency is measured, on the device of the search)",
+        on=_HERE,
+        change=FIXED,
+    )
     ratio: Ratio = setting(
-        0.3, "fraction to remove, between 0 and 1; `drc search` takes several, for a plan each",
-        flag="--ratio", on=_HERE, change=FIXED, several=True,
-    )  # fmt: skip
+        0.3,
+        "fraction to remove, between 0 and 1; `drc search` takes several, for a plan each",
+        on=_HERE,
+        change=FIXED,
+        several=True,
+    )
     front: tuple[Ratio, ...] = setting(
         (), "the ratios that one search solves, which a list as `ratio` fills", change=FIXED
     )
     round_to: Positive | Literal["auto"] = setting(
-        8, "widths are multiples of this; `auto` asks the device which ones it likes",
-        flag="--round-to", on=_HERE, change=FIXED,
-    )  # fmt: skip
-    min_width: Positive = setting(
-        4, "no group gets narrower than this", flag="--min-width", on=_HERE, change=FIXED
-    )
-    lr_size: tuple[Positive, Positive] = setting(
-        (96, 96), "height and width of the LR image for the budgets `macs` and `latency`",
+        8,
+        "widths are multiples of this; `auto` asks the device which ones it likes",
+        on=_HERE,
         change=FIXED,
-    )  # fmt: skip
-    patches: Positive = setting(
-        64, "calibration crops", flag="--patches", on=("compress", "search", "prune")
     )
-    patch: Patch = setting(32, "LR side of a crop, in pixels", flag="--patch", on=_HERE)
+    min_width: Positive = setting(4, "no group gets narrower than this", on=_HERE, change=FIXED)
+    lr_size: tuple[Positive, Positive] = setting(
+        (96, 96),
+        "height and width of the LR image for the budgets `macs` and `latency`",
+        change=FIXED,
+    )
+    patches: Positive = setting(64, "calibration crops", on=("compress", "search", "prune"))
+    patch: Patch = setting(32, "LR side of a crop, in pixels", on=_HERE)
     dual_weight: Weight = setting(0.1, "lambda of the dual regression loss, in search and ranking")
     dual_steps: Whole = setting(
         50, "steps to refine the dual model that is fitted when none is given"
     )
-    darts_steps: Positive = setting(
-        2500, "of `dual_darts`, pairs of updates of widths and weights"
-    )  # fmt: skip
+    darts_steps: Positive = setting(2500, "of `dual_darts`, pairs of updates of widths and weights")
     darts_order: Literal[1, 2] = setting(
         2, "of its gradient: 2 looks ahead over one update of the weights, 1 does not"
     )
@@ -62,7 +65,7 @@ class SearchSettings(Settings):
     darts_arch_lr: Rate = setting(3e-4, "learning rate of its width logits (Adam)")
     darts_batch: Positive = setting(
         16, "its crops per step, from each half of the calibration data"
-    )  # fmt: skip
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -53,6 +53,3 @@ def _recipes() -> dict[str, dict[str, Any]]:
     return {
         file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text("utf-8")) for file in files
     }
-
-
-__all__ = ["PAPER", "list_recipes", "settings_of"]
