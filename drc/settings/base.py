@@ -67,7 +67,6 @@ def setting(
     none: str = "",
     change: str = STEPWISE,
     several: bool = False,
-    **bounds: Any,
 ) -> Any:
     """A field of a settings class: the one place that says all there is to say of a setting.
 
@@ -79,10 +78,9 @@ def setting(
         none: what None stands for, where that is the default.
         change: `FIXED`, `STEPWISE` or `FREE`: whether later steps and a resume may change it.
         several: whether the option may be given several times.
-        bounds: of the value, as for `pydantic.Field`.
     """
     mark: dict[str, Any] = dict(on=on, flag=flag, none=none, change=change, several=several)
-    return Field(default, description=help, json_schema_extra=mark, **bounds)
+    return Field(default, description=help, json_schema_extra=mark)
 
 
 class Settings(BaseModel):
