@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from drc.settings.base import FIXED, FREE, Code, File, Positive, Settings, Whole, setting
@@ -18,35 +19,26 @@ WHICH_NETWORK = (
 
 _NEW = ("compress", "search", "train", "adapt")
 _GO_ON = ("demo", *_NEW, "prune", "finetune")
+_of_network = partial(setting, None, on=_NEW, change=FIXED)
 
 
 class NetworkRun(Settings):
     """What runs of every kind have: a network, a device, a seed and a folder."""
 
-    model: Code = setting(
-        None,
+    model: Code = _of_network(
         "registered network (see `drc models`), or your own code: package.module:factory or "
         "file.py:factory",
         none="what the weights are of",
-        on=_NEW,
-        change=FIXED,
     )
-    weights: File = setting(
-        None,
+    weights: File = _of_network(
         "checkpoint file, `default` for published weights, `none` for initial ones",
         none="published ones, or those that your own code gives",
-        on=_NEW,
-        change=FIXED,
     )
-    dual: File = setting(
-        None,
-        "file with a trained dual model",
-        none="that of the weights, or a new one",
-        on=_NEW,
-        change=FIXED,
+    dual: File = _of_network(
+        "file with a trained dual model", none="that of the weights, or a new one"
     )
-    scale: Positive | None = setting(
-        None, "upscaling factor, HR side over LR side", none="the network's", on=_NEW, change=FIXED
+    scale: Positive | None = _of_network(
+        "upscaling factor, HR side over LR side", none="the network's"
     )
     device: str = setting(
         "auto", "where to compute: auto, cpu or cuda:N", on=(*_GO_ON, "report"), change=FREE

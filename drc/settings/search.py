@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
@@ -9,47 +10,40 @@ from pydantic import field_validator, model_validator
 from drc.settings.base import FIXED, Patch, Positive, Rate, Ratio, Settings, Weight, Whole, setting
 
 _HERE = ("compress", "search")
+_fixed = partial(setting, change=FIXED)
 
 
 class SearchSettings(Settings):
     """How widths are found."""
 
-    strategy: str = setting(
+    strategy: str = _fixed(
         "allocate",
         "how widths are searched: allocate, dual_darts, plain, uniform or uniform_inner",
         on=_HERE,
-        change=FIXED,
     )
     sensitivity: str = setting(
         "dual_obs", "of `allocate`, the criterion whose scores say what a width loses"
     )
-    budget: Literal["params", "macs", "latency"] = setting(
+    budget: Literal["params", "macs", "latency"] = _fixed(
         "params",
         "what the ratio counts (latency is measured, on the device of the search)",
         on=_HERE,
-        change=FIXED,
     )
-    ratio: Ratio = setting(
+    ratio: Ratio = _fixed(
         0.3,
         "fraction to remove, between 0 and 1; `drc search` takes several, for a plan each",
         on=_HERE,
-        change=FIXED,
         several=True,
     )
-    front: tuple[Ratio, ...] = setting(
-        (), "the ratios that one search solves, which a list as `ratio` fills", change=FIXED
+    front: tuple[Ratio, ...] = _fixed(
+        (), "the ratios that one search solves, which a list as `ratio` fills"
     )
-    round_to: Positive | Literal["auto"] = setting(
-        8,
-        "widths are multiples of this; `auto` asks the device which ones it likes",
-        on=_HERE,
-        change=FIXED,
+    round_to: Positive | Literal["auto"] = _fixed(
+        8, "widths are multiples of this; `auto` asks the device which ones it likes", on=_HERE
     )
-    min_width: Positive = setting(4, "no group gets narrower than this", on=_HERE, change=FIXED)
-    lr_size: tuple[Positive, Positive] = setting(
-        (96, 96),
-        "height and width of the LR image for the budgets `macs` and `latency`",
-        change=FIXED,
+    min_width: Positive = _fixed(4, "no group gets narrower than this", on=_HERE)
+    lr_size: tuple[Positive, Positive] = _fixed(
+        (96, 96), "height and width of the LR image for the budgets `macs` and `latency`"
     )
     patches: Positive = setting(64, "calibration crops", on=("compress", "search", "prune"))
     patch: Patch = setting(32, "LR side of a crop, in pixels", on=_HERE)
