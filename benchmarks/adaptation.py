@@ -32,7 +32,7 @@ from drc.networks.dual import load_dual
 from drc.networks.registry import get_preset
 from drc.networks.weights import locate_dual
 from drc.opening import open_network
-from drc.settings.training import AdaptSettings, TrainSettings
+from drc.settings import AdaptSettings, TrainSettings
 from drc.training.dual_fit import fit_dual
 
 SCALE, UNPAIRED = 4, 90

@@ -27,8 +27,7 @@ from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.evaluation.complexity import complexity
 from drc.networks.traits import get_traits
-from drc.settings.runs import SearchSettings
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings, SearchSettings
 from drc.training.dual_fit import fit_dual
 
 JOBS = (("allocate", 0.3), ("dense", 0.0))

@@ -18,7 +18,7 @@ from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual import AnyDual
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 
 
 def run(bench: Bench, name: str, jobs: Sequence[tuple[str, float]]) -> None:

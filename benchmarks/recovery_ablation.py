@@ -22,7 +22,7 @@ from torch import nn
 import drc
 from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 
 ROWS: dict[str, dict[str, Any]] = {
     "default": {},

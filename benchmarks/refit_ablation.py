@@ -14,17 +14,17 @@ import time
 
 import torch
 from common import HELD_OUT, shared_folder, write_result
+from drc.pipeline import plan_widths
 from rivals_bench import Crops
 from rivals_networks import SCALE, open_dense
 
 import drc
 from drc.data.folders import find_pairs
 from drc.graph.surgery import cut, kept_indices, removed
-from drc.pipeline import plan_widths
 from drc.selection.calibration import calibrate
 from drc.selection.criteria.base import keep_best, score
 from drc.selection.refit import refit
-from drc.settings.runs import SearchSettings
+from drc.settings import SearchSettings
 
 VARIANTS: dict[str, dict | None] = {
     "none": None,

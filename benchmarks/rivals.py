@@ -42,7 +42,7 @@ from torch import nn
 from drc.core.errors import DrcError
 from drc.core.runtime import resolve_device
 from drc.data.folders import find_pairs
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from common import shared_folder
+from drc.pipeline import checked, cut_by_plan, plan_widths
 from rivals_methods import DENSE, Method
 from rivals_networks import SCALE
 from torch import nn
@@ -20,10 +21,8 @@ from drc.data.folders import ImagePair
 from drc.evaluation.benchmark import Bicubic
 from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
-from drc.pipeline import checked, cut_by_plan, plan_widths
 from drc.selection.calibration import calibrate
-from drc.settings.runs import PruneSettings, SearchSettings
-from drc.settings.training import RecoverySettings
+from drc.settings import PruneSettings, RecoverySettings, SearchSettings
 from drc.store.plan import fingerprint
 
 LR_SIZE = (96, 96)

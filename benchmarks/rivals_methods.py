@@ -13,7 +13,7 @@ from typing import Any
 from drc.core.errors import UsageError
 from drc.selection.criteria.base import get_criterion
 from drc.selection.widths.base import get_strategy
-from drc.settings.runs import PruneSettings, SearchSettings
+from drc.settings import PruneSettings, SearchSettings
 
 DENSE = "dense"
 """Not a method: the network as it is, with the recovery that the others get."""

@@ -17,8 +17,7 @@ from drc.data.batches import BatchReader
 from drc.networks.dual import AnyDual, dual_in
 from drc.networks.traits import get_traits
 from drc.opening import open_network
-from drc.settings.runs import SearchSettings
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings, SearchSettings
 from drc.training.dual_fit import fit_dual
 
 Loader = Callable[..., Any]

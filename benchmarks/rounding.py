@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from common import HELD_OUT, shared_folder, write_result
 from drc.cli.duals import find_dual
+from drc.pipeline import cut_by_plan, plan_widths
 from torch import nn
 
 import drc
@@ -27,9 +28,8 @@ from drc.data.crops import crop_loader
 from drc.data.folders import find_pairs
 from drc.networks.traits import get_traits
 from drc.opening import open_network
-from drc.pipeline import cut_by_plan, plan_widths
 from drc.selection.calibration import calibrate
-from drc.settings.runs import PruneSettings, SearchSettings
+from drc.settings import PruneSettings, SearchSettings
 
 PASSES = 9
 

@@ -57,8 +57,9 @@ def _alone(part: str, options: argparse.Namespace) -> dict:
 
 def _search(name: str, batch: int) -> dict:
     from drc.pipeline import cut_by_plan, plan_widths
+
     from drc.selection.calibration import calibrate
-    from drc.settings.runs import PruneSettings, SearchSettings
+    from drc.settings import PruneSettings, SearchSettings
 
     model, dual, loader = _network(name, batch)
     settings, seconds = SearchSettings(), {}

@@ -11,14 +11,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "AdaptSettings": "drc.settings.training",
+    "AdaptSettings": "drc.settings",
     "Compression": "drc.compression",
-    "PruneSettings": "drc.settings.runs",
-    "RecoverySettings": "drc.settings.training",
-    "ReportSettings": "drc.settings.runs",
-    "RunSettings": "drc.settings.runs",
-    "SearchSettings": "drc.settings.runs",
-    "TrainSettings": "drc.settings.training",
+    "PruneSettings": "drc.settings",
+    "RecoverySettings": "drc.settings",
+    "ReportSettings": "drc.settings",
+    "RunSettings": "drc.settings",
+    "SearchSettings": "drc.settings",
+    "TrainSettings": "drc.settings",
     "TrainingFiles": "drc.training.loop",
     "Result": "drc.api",
     "adapt": "drc.api",

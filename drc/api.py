@@ -20,12 +20,18 @@ from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits, plain_network
 from drc.opening import new_dual, open_teacher
-from drc.pipeline import validated
 from drc.report.collect import TestData
 from drc.report.schema import Report
 from drc.selection.criteria.base import get_criterion
-from drc.settings.runs import PruneSettings, RunSettings, SearchSettings
-from drc.settings.training import AdaptSettings, RecoverySettings, TrainSettings
+from drc.settings import (
+    AdaptSettings,
+    PruneSettings,
+    RecoverySettings,
+    RunSettings,
+    SearchSettings,
+    TrainSettings,
+    validated,
+)
 from drc.store.networks import save
 from drc.store.plan import Plan
 from drc.training.distill import require_weight, teacher_factor

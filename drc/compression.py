@@ -33,8 +33,8 @@ from drc.selection.calibration import Calibration, calibrate
 from drc.selection.criteria.base import get_criterion
 from drc.selection.planning import Plans, check_plan, cut_by_plan, search_plans
 from drc.selection.widths.base import get_strategy
+from drc.settings import RunSettings, identity
 from drc.settings.base import Settings
-from drc.settings.runs import RunSettings, deciding
 from drc.store.plan import Plan
 from drc.store.state import MemoryStore, Store
 from drc.training.distill import in_words
@@ -369,10 +369,10 @@ class Compression:
         """Of two recoveries that give the same network: its settings, images, and networks."""
         settings = self.settings
         parts = {
-            "settings": deciding(settings.recovery),
+            "settings": identity(settings.recovery),
             "seed": settings.seed,
             "images": lines_of(self.crops.sources),
-            "data": deciding(settings.data),
+            "data": identity(settings.data),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

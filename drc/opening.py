@@ -15,9 +15,9 @@ from drc.networks.dual import AnyDual, DualModel, dual_with, load_dual
 from drc.networks.registry import get_preset
 from drc.networks.traits import Traits, get_traits, set_traits
 from drc.networks.weights import create_model, load_weights, locate, locate_dual, registered_owner
+from drc.settings import RecoverySettings
 from drc.settings.base import is_file
-from drc.settings.runs import WHICH_NETWORK
-from drc.settings.training import RecoverySettings
+from drc.settings.run import WHICH_NETWORK
 from drc.store.networks import apply, load, saved_by_drc
 
 DEFAULT_SCALE = 4

@@ -18,23 +18,22 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from text_tables import Table
 
-from drc.cli.app import app
-from drc.report.table import Table
+from drc.cli.app import COMMANDS, app
 
 DEFAULT = re.compile(r"\s*\[default: (.*?)\](\.?)$")
 
 
 class Commands(SphinxDirective):
-    """Sections for all commands that are not hidden, in the order of `drc --help`."""
+    """Sections for all commands, in the order of `drc --help`."""
 
     def run(self) -> list[nodes.Node]:
         root = typer.main.get_command(app)
         parent = root.make_context("drc", ["--help"], resilient_parsing=True)
         sections = []
-        for name, command in root.commands.items():
-            if command.hidden:
-                continue
+        for name in COMMANDS:
+            command = root.get_command(parent, name)
             context = command.make_context(name, [], parent=parent, resilient_parsing=True)
             title = f"drc {name}"
             section = nodes.section(ids=[nodes.make_id(title)], names=[title])

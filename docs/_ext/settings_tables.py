@@ -1,32 +1,33 @@
-"""The directive `settings`: a settings class as a table, from its fields and its docstring.
+"""The directive `settings`: a settings class as a table, made from its fields.
 
-    ```{settings} drc.settings.runs.SearchSettings
+    ```{settings} drc.settings.SearchSettings
     ```
 
-Names, kinds and defaults come from the fields; what each means from the `Attributes` of the
-docstrings of the class and its bases. A field that none of them tells of is a warning, which
-fails the build.
+Everything comes from the fields; a setting with an option names it, and the commands that take it.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import types
+from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
 from benchmark_tables import markdown
 from docutils import nodes
 from docutils.statemachine import StringList
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from drc.cli.app import COMMANDS
+from drc.cli.options import kind_of
 from drc.report.table import Table
+from drc.settings.base import Settings, is_section
+from drc.settings.fields import Setting, fields_of
 
+HEAD = ["setting", "kind", "default", "option", "meaning"]
 BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
@@ -40,38 +41,37 @@ class SettingsTable(SphinxDirective):
         module, _, name = self.arguments[0].rpartition(".")
         kind = getattr(importlib.import_module(module), name)
         self.env.note_dependency(inspect.getfile(kind))
-        meanings = attributes_of(kind)
-        rows = []
-        for field, info in kind.model_fields.items():
-            nested = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-            if nested:
-                meanings.setdefault(field, f"see {info.annotation.__name__}")
-            if field not in meanings:
-                logging.getLogger(__name__).warning(
-                    "settings: no docstring of %s tells what %s is", name, field,
-                    location=self.get_location(),
-                )  # fmt: skip
-            default = "" if nested else f"`{as_yaml(info.default)}`"
-            allowed = "section" if nested else in_words(info.annotation, info.metadata)
-            rows.append([f"`{field}`", allowed, default, meanings.get(field, "")])
         summary = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
-        text = f"{summary}\n\n" + markdown(Table(["setting", "kind", "default", "meaning"], rows))
+        text = f"{summary}\n\n" + markdown(Table(HEAD, list(rows_of(kind))))
         holder = nodes.container()
         self.state.nested_parse(StringList(text.splitlines(), kind.__module__), 0, holder)
         return holder.children
 
 
-def attributes_of(kind: type[BaseModel]) -> dict[str, str]:
-    """Field -> its line under `Attributes:` in the docstring of a class or the nearest base."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        _, _, section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
-        block = re.split(r"\n(?=\S)", section)[0]
-        for entry in re.split(r"\n {4}(?=\S)", f"\n{block}")[1:]:
-            names, _, meaning = entry.partition(": ")
-            text = " ".join(meaning.split())
-            found.update(dict.fromkeys((name.strip() for name in names.split(",")), text))
-    return found
+def rows_of(kind: type[Settings]) -> Iterator[list[str]]:
+    """A row per field; of a section its class."""
+    settings = {setting.place: setting for setting in fields_of(kind)}
+    for name, info in kind.model_fields.items():
+        if is_section(info.annotation):
+            yield [f"`{name}`", "section", "", "", f"see {info.annotation.__name__}"]
+            continue
+        setting = settings[name]
+        default = f"`{as_yaml(setting.default)}`"
+        if setting.default is None and setting.none:
+            default += f": {setting.none}"
+        values = in_words(setting.kind, setting.bounds)
+        yield [f"`{name}`", values, default, option_of(setting, kind), setting.help]
+
+
+def option_of(setting: Setting, kind: type[Settings]) -> str:
+    """Its option, and the commands whose runs have these settings that take it."""
+    takers = [command for command in COMMANDS if command in setting.on and has(command, kind)]
+    return f"`{setting.flag}` of {', '.join(takers)}" if takers else ""
+
+
+def has(command: str, kind: type[Settings]) -> bool:
+    run = kind_of(command)
+    return run is kind or any(info.annotation is kind for info in run.model_fields.values())
 
 
 def in_words(annotation: Any, bounds: list[Any] | tuple[Any, ...] = ()) -> str:

@@ -31,7 +31,7 @@ from drc.evaluation.benchmark import evaluate
 from drc.networks.copying import copy_of
 from drc.networks.dual import AnyDual, load_dual
 from drc.opening import find_dual
-from drc.settings.runs import AdaptRun
+from drc.settings import AdaptRun
 from drc.store.networks import save_dual
 from drc.store.run_folder import RunFolder
 from drc.training.dual_fit import fit_dual

@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import traceback
-from types import FrameType
+from functools import cache
+from types import FrameType, ModuleType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from drc import __version__
-from drc.cli.commands import (
-    adapt,
-    bench,
-    compress,
-    degrade,
-    demo,
-    export,
-    finetune,
-    inspect,
-    models,
-    prune,
-    report,
-    search,
-    train,
-    upscale,
-)
 from drc.cli.errors import INTERRUPTED, explain, is_printed_elsewhere
+from drc.cli.options import with_settings
+
+COMMANDS = (
+    "demo", "compress", "search", "prune", "finetune", "report", "export", "upscale", "bench",
+    "train", "adapt", "inspect", "models", "degrade",
+)  # fmt: skip
+"""Each is the function `command` of the module of this name in `drc.cli.commands`."""
 
 EPILOG = "Exit codes: 0 done, 1 failed, 2 usage, 3 budget out of reach, 130 interrupted."
 
 
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"drc.cli.commands.{name}")
+
+
+@cache
+def _build(name: str) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name)(with_settings(name, _module(name).command))
+    return typer.main.get_command(alone)
+
+
 class Commands(TyperGroup):
     """The group of all commands; the one place where errors become lines and exit codes."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**{**arguments, "commands": dict.fromkeys(COMMANDS)})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Build a command when it is asked for: its options need the settings."""
+        return _build(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands with the first line of what each says, without their options."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _module(name).command.__doc__.partition("\n")[0]) for name in COMMANDS]
+            )
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -75,14 +93,6 @@ def _root(
     ] = False,
 ) -> None:
     """Options of `drc` itself."""
-
-
-_COMMANDS = (
-    demo, compress, search, prune, finetune, report, export, upscale, bench, train, adapt, inspect,
-    models, degrade,
-)  # fmt: skip
-for _module in _COMMANDS:
-    app.command(name=_module.__name__.rsplit(".", 1)[-1])(_module.command)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from drc.report.compare import Comparison, dense_labels
 from drc.report.gallery import Photo, choose, most_photos, photograph
 from drc.report.run_files import RunFiles
 from drc.report.schema import ImageQuality
+from drc.settings import RunSettings
 from drc.settings.reader import load_settings
-from drc.settings.runs import RunSettings
 from drc.store.run_folder import RunFolder
 
 _MOST_RUNS = 50

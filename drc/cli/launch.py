@@ -10,34 +10,12 @@ from drc.cli.display import Display, is_main_process
 from drc.cli.errors import Interrupted
 from drc.cli.options import overrides, training_overrides
 from drc.core.errors import UsageError
-from drc.settings.reader import load_settings
-from drc.settings.runs import RunSettings, TrainRun
+from drc.settings import RunSettings, TrainRun, leaves, load_settings, refused
 from drc.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from drc.cli.session import BaseSession, Session
 
-# A run has one of each, from its search on.
-_FIXED = (
-    "model",
-    "scale",
-    "weights",
-    "dual",
-    "search.budget",
-    "search.ratio",
-    "search.front",
-    "search.strategy",
-    "search.round_to",
-    "search.min_width",
-    "search.lr_size",
-)
-# What may differ in a training that goes on, since the result does not.
-_FREE = {
-    "data.workers", "data.cache_gb", "train.checkpoint_every", "train.log_every", "train.log_with",
-    "train.auto_batch",
-}  # fmt: skip
 _KINDS = {"train": "training", "adapt": "adaptation"}
 
 
@@ -133,36 +111,25 @@ def check(session: BaseSession) -> None:
         session.check()
 
 
-def flat(settings: BaseModel) -> dict[str, Any]:
-    """Dotted name -> value of the settings that decide a result."""
-    leaves: dict[str, Any] = {}
-    for key, value in settings.model_dump(exclude={"output", "device"}).items():
-        below = value if isinstance(value, dict) else {"": value}
-        leaves.update({f"{key}.{name}".rstrip("."): leaf for name, leaf in below.items()})
-    return leaves
-
-
 def _refuse_changes(
-    run: RunFolder, stored: RunSettings, settings: RunSettings, command: str, same: bool
+    run: RunFolder, stored: RunSettings, settings: RunSettings, command: str, resume: bool
 ) -> None:
-    before, after = flat(stored), flat(settings)
-    changed = [name for name in before if before[name] != after[name]]
-    if same and changed:
+    wrong = refused(stored, settings, command, resume)
+    if wrong and resume:
         raise UsageError(
-            f"{run.path} was started with another {changed[0]}; drop that option to resume it, "
+            f"{run.path} was started with another {wrong[0]}; drop that option to resume it, "
             "name the run to resume by --run DIR, or start a new one without --resume"
         )
-    for name in set(changed).intersection(_FIXED):
-        if name == "search.ratio" and command == "drc prune" and stored.search.front:
-            continue  # one of the plans that the run has
+    if wrong:
         raise UsageError(
-            f"{run.path} is a run with {name} {before[name]}; start another with `drc search`"
+            f"{run.path} is a run with {wrong[0]} {leaves(stored)[wrong[0]]}; start another with "
+            "`drc search`"
         )
 
 
 def _refuse_other_training(run: RunFolder, stored: TrainRun, settings: TrainRun) -> None:
-    before, after = flat(stored), flat(settings)
-    changed = [key for key in before if before[key] != after[key] and key not in _FREE]
+    before, after = leaves(stored), leaves(settings)
+    changed = refused(stored, settings, resume=True)
     if changed:
         listed = ", ".join(f"{key} {before[key]} then, {after[key]} now" for key in changed)
         raise UsageError(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
-from drc.cli.launch import flat
-from drc.cli.options import PLACES
+from drc.cli.options import options_of
 from drc.core.files import dump_yaml
 from drc.report.html.page import Recipe
-from drc.settings.runs import RunSettings
+from drc.settings.fields import leaves
+from drc.settings.reader import nest
+from drc.settings.run import RunSettings
 
 _ALWAYS = ("model", "scale", "search.budget", "search.ratio", "seed")
 _FILE = "settings.yaml"
@@ -24,13 +22,13 @@ def recipe(settings: RunSettings) -> Recipe:
 
     One command per step; together they find what `drc compress` finds.
     """
-    values = flat(settings)
-    values["device"] = settings.device
-    defaults = {**flat(RunSettings(model=settings.model or "-")), "model": None, "device": "auto"}
+    defaults = leaves(RunSettings())
     open_ = {
         name: value
-        for name, value in values.items()
-        if value is not None and (name in _ALWAYS or value != defaults.get(name))
+        for name, value in leaves(settings).items()
+        if value is not None
+        and name != "output"
+        and (name in _ALWAYS or value != defaults.get(name))
     }
     if settings.search.front:
         open_["search.ratio"] = list(settings.search.front)
@@ -47,36 +45,19 @@ def recipe(settings: RunSettings) -> Recipe:
 
 def _options(step: str, open_: dict[str, Any], settings: RunSettings) -> Iterator[str]:
     """The command's options for settings that are still open, which are closed by it."""
-    for parameter in _parameters(step):
-        places = PLACES.get(parameter.name or "", ())
-        if step == "prune" and settings.search.front and "search.ratio" in places:
-            yield from (parameter.opts[0], f"{settings.search.ratio:g}")
-        found = [open_[place] for place in places if place in open_]
-        if not places or len(found) < len(places) or any(value != found[0] for value in found):
+    if step == "prune" and settings.search.front:
+        yield from ("--ratio", f"{settings.search.ratio:g}")
+    for option in options_of(step):
+        found = [open_[place] for place in option.places if place in open_]
+        if len(found) < len(option.places) or any(value != found[0] for value in found):
             continue
-        for place in places:
+        for place in option.places:
             del open_[place]
-        if isinstance(found[0], bool):
-            yield (parameter.opts if found[0] else parameter.secondary_opts)[0]
-            continue
-        for value in found[0] if isinstance(found[0], list) else [found[0]]:
-            yield from (parameter.opts[0], str(value))
-
-
-def _parameters(step: str) -> list[Any]:
-    """The command's options as the command line knows them."""
-    from drc.cli.app import app  # it imports the command that imports this
-
-    return cast(TyperGroup, typer.main.get_command(app)).commands[step].params
+        yield from option.spelled(found[0])
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        section, _, key = name.rpartition(".")
-        target = nested.setdefault(section, {}) if section else nested
-        target[key] = list(value) if isinstance(value, tuple) else value
+        nest(nested, name, list(value) if isinstance(value, tuple) else value)
     return nested
-
-
-__all__ = ["recipe"]

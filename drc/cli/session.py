@@ -26,7 +26,7 @@ from drc.networks.registry import get_preset
 from drc.networks.traits import Traits, get_traits
 from drc.opening import find_dual, open_network, open_saved, open_teacher
 from drc.report.collect import INITIAL_WEIGHTS
-from drc.settings.runs import RunSettings, TrainRun
+from drc.settings import RunSettings, TrainRun
 from drc.store.run_folder import RunFolder
 from drc.store.state import FolderStore
 from drc.training.distill import teacher_factor

@@ -23,7 +23,7 @@ from drc.data.inventory import Source, check_inventory, named, write_inventory
 from drc.evaluation.benchmark import evaluate
 from drc.networks.dual import AnyDual
 from drc.opening import find_dual, new_dual, open_teacher
-from drc.settings.runs import TrainRun
+from drc.settings import TrainRun
 from drc.store.networks import save, save_dual
 from drc.store.run_folder import RunFolder
 from drc.training.distill import require_weight, teacher_factor

@@ -13,8 +13,7 @@ from drc.data.degrade import Degradation
 from drc.data.folders import ImagePair
 from drc.data.inventory import Source, named
 from drc.data.loader import OnSkip
-from drc.settings.runs import ImageSettings, SearchSettings
-from drc.settings.training import RecoverySettings
+from drc.settings import ImageSettings, RecoverySettings, SearchSettings
 
 _CALIBRATION_BATCH = 8
 

@@ -22,7 +22,7 @@ from drc.evaluation.image import psnr_y, ssim_y
 from drc.evaluation.inference import Inference, borrowed
 from drc.networks.blind import KernelEstimator
 from drc.networks.traits import Traits, get_traits, set_traits
-from drc.settings.runs import TILE_OVERLAP
+from drc.settings.report import TILE_OVERLAP
 from drc.training.kernel_loss import kernel_target
 
 BUNDLED = "bundled"

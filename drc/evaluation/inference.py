@@ -16,7 +16,7 @@ from drc.core.errors import ModelError, UsageError
 from drc.core.probe import NothingTakenError, first_taken, noise
 from drc.core.runtime import eval_mode
 from drc.networks.traits import final_output, possible_channels
-from drc.settings.runs import TILE_OVERLAP
+from drc.settings.report import TILE_OVERLAP
 
 Outcome = TypeVar("Outcome")
 

@@ -19,7 +19,7 @@ from drc.networks.copying import copy_of
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
 from drc.selection.crops import Batch, single_crops
-from drc.settings.runs import SearchSettings
+from drc.settings import SearchSettings
 
 Scores = dict[str, np.ndarray]
 """Group name -> scores `(blocks, atoms)` float64; higher is kept longer. Every block of a group

@@ -16,7 +16,7 @@ from drc.selection.calibration import Calibration
 from drc.selection.pruning import cut_and_refit, rank
 from drc.selection.widths.base import score_together
 from drc.selection.widths.problem import build_problem, solve_budget
-from drc.settings.runs import PruneSettings, SearchSettings
+from drc.settings import PruneSettings, SearchSettings
 from drc.store.plan import Budget, FrozenChannels, GroupWidth, Plan, fingerprint
 
 

@@ -13,7 +13,7 @@ from drc.networks.traits import get_traits
 from drc.selection.calibration import Calibration
 from drc.selection.criteria.base import Ranking, keep_best, score
 from drc.selection.refit import refit
-from drc.settings.runs import PruneSettings
+from drc.settings import PruneSettings
 
 _REFIT_PIXELS = 64 * 64**2  # of LR images, which go through the network all at once
 

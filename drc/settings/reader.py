@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from drc.core.errors import UsageError
+from drc.settings.base import validated
 from drc.settings.recipes import settings_of
-from drc.settings.runs import WHICH_NETWORK, AdaptRun, RunSettings, TrainRun
+from drc.settings.run import WHICH_NETWORK, AdaptRun, RunSettings, TrainRun
 
 Kind = TypeVar("Kind", RunSettings, TrainRun, AdaptRun)
 
@@ -25,11 +24,12 @@ def load_settings(
 ) -> Kind:
     """Lay a YAML file of settings over `base`, and the command line over both.
 
-    Where the settings name a recipe, it comes below everything else.
+    Where the settings name a recipe, it comes below everything else. A value of null is the
+    default again.
 
     Args:
         path: the YAML file, or None.
-        overrides: nested like `kind`; entries that are None are left out.
+        overrides: nested like `kind`.
         base: the settings of a run that goes on; None for the defaults.
         kind: of the run.
 
@@ -37,19 +37,44 @@ def load_settings(
         UsageError: a missing or unreadable file, an unknown key, or a value out of its range.
     """
     file = _read_yaml(Path(path)) if path is not None else {}
-    merged = _merge(_merge(base or {}, file), overrides)
+    merged = merge(merge(base or {}, file), overrides)
     # The stored settings of a run that goes on hold those of its recipe.
     if not base and "recipe" in kind.model_fields and merged.get("recipe") is not None:
-        merged = _merge(
+        merged = merge(
             settings_of(merged["recipe"], merged.get("model"), merged.get("scale")), merged
         )
-    try:
-        settings = kind.model_validate(merged)
-    except ValidationError as error:
-        raise UsageError(_explain(error, kind)) from None
+    settings = validated(kind, merged)
     if settings.model is None and settings.weights in (None, "none"):
         raise UsageError(WHICH_NETWORK)
     return settings
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """The settings of `search.patches=128` and the like, nested; values are read as YAML.
+
+    Raises:
+        UsageError: a text is no assignment, or its value is no YAML.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        place, equals, value = text.partition("=")
+        if not equals or not all(place.split(".")):
+            raise UsageError(f"--set is {text!r}; pass NAME=VALUE, such as search.patches=128")
+        try:
+            nest(values, place.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UsageError(f"--set {text}: the value is not valid YAML") from None
+    return values
+
+
+def nest(values: dict[str, Any], place: str, value: Any) -> None:
+    """Put a value where its dotted name says, in place of what is there."""
+    *sections, key = place.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[key] = value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -69,44 +94,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others over them; null takes a value away, a null section changes none."""
     merged = dict(base)
     for key, value in over.items():
+        below = merged.get(key)
         if isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
         elif value is not None:
             merged[key] = value
+        elif not isinstance(below, Mapping):
+            merged.pop(key, None)
     return merged
-
-
-def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first problem of a validation error, in one line."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"there is no setting {key!r}; {_nearest(key, kind)}"
-    if problem["type"] == "missing":
-        return f"the setting {key!r} is missing"
-    message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{key} is {problem['input']!r}, but it {message}"
-
-
-def _nearest(key: str, kind: type[BaseModel]) -> str:
-    known = list(_keys(kind))
-    last = key.rsplit(".", 1)[-1]
-    # The right name in the wrong section is the likeliest mistake.
-    moved = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    near = moved or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    section = key.rpartition(".")[0]
-    names = [name for name in known if name.rpartition(".")[0] == section]
-    return f"known: {', '.join(names or known)}"
-
-
-def _keys(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, info in settings.model_fields.items():
-        yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _keys(info.annotation, f"{prefix}{name}.")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from drc.core.errors import ModelError, UsageError
 from drc.networks.copying import float_copy_of
 from drc.networks.traits import Traits, final_output, get_traits
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.losses import Outputs, full_precision, level_loss
 
 

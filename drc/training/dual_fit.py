@@ -13,7 +13,7 @@ from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.losses import level_loss
 from drc.training.schedule import learning_rate
 

@@ -18,7 +18,7 @@ from drc.core.errors import DrcError, TrainingError, UsageError
 from drc.core.randomness import isolated
 from drc.core.runtime import Progress, resolve_device
 from drc.networks.dual import AnyDual
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.feed import Batch, LoaderSource
 from drc.training.metrics import MetricsFile
 from drc.training.pieces import is_out_of_memory

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from drc.core.errors import UsageError
 from drc.data.matlab import downscale
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.distill import Teacher, output_loss
 from drc.training.feature_distill import FeatureDistillation
 from drc.training.kernel_loss import kernel_loss, kernel_target

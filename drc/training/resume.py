@@ -13,14 +13,11 @@ from torch import nn
 from drc.core.errors import RunError
 from drc.core.files import write_bytes
 from drc.networks.blind import KernelEstimator
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings, identity
 from drc.store.plan import fingerprint
 
 SCHEMA_VERSION = 1
 _FORMAT = "drc-training"
-
-# Settings that change what is written, but not what is computed.
-_FREE_SETTINGS = {"checkpoint_every", "log_every", "log_with", "auto_batch"}
 
 # Who teaches is identified by a checksum, wherever the weights come from.
 _BY_CHECKSUM = {"teacher"}
@@ -43,12 +40,12 @@ def identify(
 ) -> dict[str, Any]:
     """What two runs must share for one to continue the other; plain values."""
     unused = set() if isinstance(model, KernelEstimator) else {"kernel_weight"}
-    identity = settings.model_dump(mode="json", exclude=_FREE_SETTINGS | _BY_CHECKSUM | unused)
-    identity.update(seed=seed, scale=scale)
+    found = {k: v for k, v in identity(settings).items() if k not in _BY_CHECKSUM | unused}
+    found.update(seed=seed, scale=scale)
     networks = {"model": model, "teacher": teacher, "dual": dual}
     for name, network in networks.items():
-        identity[name] = None if network is None else fingerprint(network)
-    return identity
+        found[name] = None if network is None else fingerprint(network)
+    return found
 
 
 def write_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:

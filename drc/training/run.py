@@ -21,7 +21,7 @@ from drc.networks.blind import KernelEstimator, WithKernel
 from drc.networks.copying import copy_of, float_copy_of
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.distill import Teacher, teacher_factor
 from drc.training.feature_distill import FeatureDistillation
 from drc.training.feed import Batch, Feed, LoaderSource, share_of

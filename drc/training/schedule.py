@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 

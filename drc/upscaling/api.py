@@ -13,7 +13,7 @@ from drc.core.errors import DataError
 from drc.data.images import to_uint8, to_unit
 from drc.data.photo import photo_of
 from drc.data.photo_files import read_photo
-from drc.settings.runs import TILE_OVERLAP
+from drc.settings.report import TILE_OVERLAP
 from drc.upscaling.enlarge import Enlarger
 from drc.upscaling.network import torch_upscaler
 

@@ -18,7 +18,7 @@ from drc.data.matlab import from_luma, luma
 from drc.data.matlab import upscale as bicubic
 from drc.data.photo import Levels, Photo
 from drc.evaluation.inference import MULTIPLE, Inference, spans
-from drc.settings.runs import TILE_OVERLAP
+from drc.settings.report import TILE_OVERLAP
 from drc.upscaling.network import TooLargeError, Upscaler
 
 WHOLE = 512 * 512

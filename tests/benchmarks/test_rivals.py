@@ -13,7 +13,7 @@ from rivals_results import Results
 from rivals_table import tables
 
 from drc.core.errors import UsageError
-from drc.settings.runs import PruneSettings, SearchSettings
+from drc.settings import PruneSettings, SearchSettings
 
 TERMS: dict[str, Any] = {"weights": "a", "recovery": {"batch": 8, "lr": 2e-4}}
 

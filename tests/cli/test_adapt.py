@@ -17,7 +17,7 @@ from drc.core.errors import DataError, UsageError
 from drc.data.bundled import bundled_pairs
 from drc.data.images import read_image, write_image
 from drc.networks.dual import DualModel
-from drc.settings.training import AdaptSettings
+from drc.settings import AdaptSettings
 from drc.training.losses import chain_loss
 from drc.training.objective import TERMS, Objective
 

@@ -14,7 +14,7 @@ from helpers.cli import assert_one_line, drc, interrupt, tiny_photos
 import drc as package
 from drc.networks.registry import build
 from drc.networks.zoo.drn import dense_widths
-from drc.settings.runs import RunSettings
+from drc.settings import RunSettings
 from drc.store.run_folder import RunFolder
 
 onnx = pytest.importorskip("onnx")

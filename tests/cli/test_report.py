@@ -122,6 +122,8 @@ def test_wrong_uses_are_told_in_one_line(copied, tmp_path):
         ((run, run, "--html", "--device", "cuda:77"), 2, "does not exist"),
         ((run, "--markdown", "--json"), 2, "two forms"),
         (("--paper", "--html"), 2, "--html is for the report of a run"),
+        (("--paper", "--set", "seed=1"), 2, "--set is for the report of a run"),
+        ((run, run, "--set", "seed=1"), 2, "--set is for measuring"),
         ((run, tmp_path / "none"), 1, "no run folder"),
     ):
         result = drc("report", *arguments, cwd=copied.folder)

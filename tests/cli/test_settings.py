@@ -19,6 +19,10 @@ from helpers.cli import assert_one_line, drc
         (["--device", "cuda:99"], 2, ["cuda:99", "cpu"]),
         (["--device", "tpu9"], 2, ["tpu9", "auto, cpu or cuda:N"]),
         (["--config", "nowhere.yaml"], 2, ["nowhere.yaml"]),
+        (["--set", "search.patchez=8"], 2, ["search.patchez", "did you mean search.patches?"]),
+        (["--set", "search.patches=many"], 2, ["search.patches is 'many'"]),
+        (["--set", "search.patches"], 2, ["--set", "NAME=VALUE"]),
+        (["--set", "search.ratio=0.5", "--ratio", "7"], 2, ["search.ratio is 7"]),
         (["--ratio", "0.99", "--min-width", "8"], 3, ["99.0%", "can be reached"]),
     ],
 )

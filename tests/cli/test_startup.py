@@ -18,7 +18,7 @@ from drc.exporters.formats.base import list_formats
 from drc.selection.criteria.base import list_criteria
 from drc.selection.widths.base import list_strategies
 
-HEAVY = ("torch", "numpy", "rich", "PIL", "jinja2")
+HEAVY = ("torch", "numpy", "rich", "PIL", "jinja2", "pydantic")
 
 
 def _imported_by(arguments: list[str]) -> set[str]:
@@ -34,9 +34,17 @@ def _imported_by(arguments: list[str]) -> set[str]:
     return set(result.stdout.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"]])
-def test_help_imports_nothing_heavy(arguments):
-    assert _imported_by(arguments) == set()
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [(["--help"], set()), (["compress", "--help"], {"pydantic"})],
+)
+def test_help_imports_nothing_heavy(arguments, needed):
+    assert _imported_by(arguments) == needed
+
+
+def test_completion_offers_the_options_of_the_settings(tmp_path):
+    words = {"_DRC_COMPLETE": "complete_bash", "COMP_WORDS": "drc search --pat", "COMP_CWORD": "2"}
+    assert drc(cwd=tmp_path, **words).stdout.split() == ["--patches", "--patch"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -157,8 +157,8 @@ def test_too_few_images_to_hold_one_out(tmp_path: Path, photos: Path) -> None:
 
 
 def test_the_settings_of_a_paper_lie_below_the_options(tmp_path: Path) -> None:
+    from drc.settings import TrainRun
     from drc.settings.reader import load_settings
-    from drc.settings.runs import TrainRun
 
     given = {"model": "drn_s", "scale": 8, "recipe": "paper", "train": {"batch": 4}}
     settings = load_settings(None, given, kind=TrainRun)

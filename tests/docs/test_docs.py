@@ -13,21 +13,17 @@ from typing import get_args, get_origin
 import pytest
 import typer
 import yaml
-from helpers.docs import COMMANDS, DOCS, ROOT, options_of
+from helpers.docs import COMMANDS, DOCS, ROOT
 from pydantic import BaseModel
 
 import drc
 from drc.cli.app import app
-from drc.cli.options import PLACES, TRAINING_PLACES
 from drc.graph import ids
 from drc.graph.sizes.calls import SizeRule
 from drc.graph.sizes.ops import OPS
 from drc.report.schema import Report
-from drc.selection.criteria.base import list_criteria
-from drc.selection.widths.base import list_strategies
 from drc.settings.reader import load_settings
 from drc.settings.recipes import list_recipes, settings_of
-from drc.settings.runs import AdaptRun, RunSettings, TrainRun
 from drc.store.networks import Header
 from drc.store.plan import Plan
 from drc.training.objective import TERMS
@@ -63,64 +59,9 @@ def code(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)
 
 
-TRAINING = ("train", "adapt")
-"""Commands that docs/training.md describes; commands.md describes the others."""
-
-
-def documented(name: str = "commands.md") -> dict[str, tuple[str, list[str], set[str]]]:
-    """Option -> its default, its settings, and the commands that take it, as documented."""
-    table = rows(section(name, "## Options"))
-    return {
-        names(option)[0]: (default, names(setting), set(commands.split(", ")))
-        for option, default, setting, commands, _ in table
-    }
-
-
 def test_every_command_is_documented_and_exists():
     listed = {names(row[0])[0] for row in rows(page("commands.md").split("\n## ")[0])}
     assert listed == {f"drc {name}" for name in COMMANDS}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_options_are_those_of_the_command(command):
-    name = "training.md" if command in TRAINING else "commands.md"
-    taken = documented(name).items()
-    listed = {option for option, (_, _, commands) in taken if command in commands}
-    assert listed == options_of(command)
-
-
-def test_options_land_in_the_settings_named_and_have_the_defaults_named():
-    for option, (default, settings, _) in documented().items():
-        assert tuple(settings) == PLACES.get(option.removeprefix("--").replace("-", "_"), ())
-        for setting in settings:
-            value = setting_defaults()[setting]
-            if value is not None:
-                assert default == str(value), option
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "places"),
-    [("commands.md", RunSettings, PLACES), ("training.md", TrainRun, TRAINING_PLACES)],
-)
-def test_settings_without_an_option_are_those_listed(name, kind, places):
-    table = rows(section(name, "## Settings files"))
-    listed = {names(row[0])[0]: yaml.safe_load(row[1]) for row in table}
-    have_options = {place for found in places.values() for place in found}
-    expected = {k: v for k, v in setting_defaults(kind).items() if k not in have_options}
-    assert listed == {k: list(v) if isinstance(v, tuple) else v for k, v in expected.items()}
-
-
-def test_training_options_have_the_settings_and_defaults_named():
-    for option, (default, settings, commands) in documented("training.md").items():
-        name = option.removeprefix("--").replace("-", "_")
-        assert tuple(settings) == TRAINING_PLACES.get(name, ()), option
-        kinds = {"train": TrainRun, "adapt": AdaptRun}
-        told = dict(part.split(" for ")[::-1] for part in default.split(", ") if " for " in part)
-        for command in commands:
-            for setting in settings:
-                value = setting_defaults(kinds[command])[setting]
-                if value is not None:
-                    assert told.get(command, default) == str(value), option
 
 
 def test_recipes_are_those_in_the_package():
@@ -132,19 +73,6 @@ def test_recipes_are_those_in_the_package():
         assert int(row[2]) == found["train"]["patch"] * scale
         assert told == [found["train"][key] for key in keys], row[0]
     assert [names(row[0])[0] for row in table] == list_recipes()
-
-
-def setting_defaults(kind: type[BaseModel] = RunSettings) -> dict[str, object]:
-    """Dotted name -> default of every setting."""
-    return dict(_leaves(kind(model="drn_s").model_dump()))
-
-
-def _leaves(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, None if prefix + key == "model" else value
 
 
 def test_settings_example_is_accepted(tmp_path):
@@ -159,14 +87,6 @@ def test_exit_codes_are_those_of_the_command():
     table = section("commands.md", "## Exit codes")
     listed = set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
     assert listed == set(re.findall(r"\d+", str(typer.main.get_command(app).epilog)))
-
-
-def test_names_of_strategies_and_criteria_are_those_registered():
-    meaning = {
-        names(row[0])[0]: names(row[4]) for row in rows(section("commands.md", "## Options"))
-    }
-    assert meaning["--strategy"] == list_strategies()
-    assert meaning["--importance"] == list_criteria()
 
 
 def test_reasons_for_freezing_are_those_given():

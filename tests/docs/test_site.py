@@ -13,7 +13,7 @@ import pytest
 from helpers.docs import COMMANDS, DOCS, PAGES, ROOT, page_name
 
 import drc
-from drc.settings.runs import RunSettings
+from drc.settings import RunSettings
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("sphinx") is None,

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,7 +15,8 @@ from drc.cli.app import app
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-COMMANDS = typer.main.get_command(app).commands
+_DRC: Any = typer.main.get_command(app)
+COMMANDS = {name: _DRC.get_command(None, name) for name in _DRC.commands}
 
 WALKS = ("tutorial.md", "how_to/onnx.md")
 """Pages whose blocks are run in this order, in one folder: each goes on from what is there."""

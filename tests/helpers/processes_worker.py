@@ -21,7 +21,7 @@ import drc
 from drc.core.distributed import add_up, all_failed, is_first, on_first, shard, size, together
 from drc.core.errors import BudgetError, DataError, RunError
 from drc.networks.registry import build
-from drc.settings.runs import RecoverySettings
+from drc.settings import RecoverySettings
 
 RANK = int(os.environ.get("RANK", "0"))
 

@@ -23,7 +23,7 @@ from drc.data.degrade import Degradation
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.loop import TrainingFiles, run_training
 
 STEPS = 30

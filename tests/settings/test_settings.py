@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from drc.core.errors import UsageError
-from drc.settings.reader import load_settings
+from drc.settings.reader import load_settings, parse_assignments
 
 
 def _yaml(folder: Path, **values: Any) -> Path:
@@ -20,11 +20,19 @@ def _yaml(folder: Path, **values: Any) -> Path:
 
 def test_the_command_line_wins_over_the_file(tmp_path):
     path = _yaml(tmp_path, model="drn_s", seed=7, search={"ratio": 0.5, "round_to": 8})
-    settings = load_settings(path, {"search": {"ratio": 0.2, "patches": None}, "seed": None})
+    settings = load_settings(path, {"search": {"ratio": 0.2}})
     assert settings.model == "drn_s"
     assert settings.seed == 7
     assert (settings.search.ratio, settings.search.round_to) == (0.2, 8)
     assert settings.search.patches == 64
+
+
+def test_null_is_the_default_again_and_an_empty_section_changes_nothing(tmp_path):
+    base = {"model": "drn_s", "seed": 3, "recovery": {"teacher": "drn_l"}, "search": {"ratio": 0.5}}
+    path = tmp_path / "settings.yaml"
+    path.write_text("seed:\nsearch:\n")
+    settings = load_settings(path, {"recovery": {"teacher": None}}, base)
+    assert (settings.seed, settings.recovery.teacher, settings.search.ratio) == (0, None, 0.5)
 
 
 def test_settings_survive_a_round_trip_through_yaml(tmp_path):
@@ -97,6 +105,28 @@ def test_an_unusable_file_is_one_line(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere\.yaml: No such file"):
         load_settings(tmp_path / "nowhere.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["search.patches=128"], {"search": {"patches": 128}}),
+        (["seed=1", "seed=2"], {"seed": 2}),
+        (["search.lr_size=[48, 64]"], {"search": {"lr_size": [48, 64]}}),
+        (["search={ratio: 0.5}", "search.patch=16"], {"search": {"ratio": 0.5, "patch": 16}}),
+        (["weights=a=b.pth"], {"weights": "a=b.pth"}),
+        (["recovery.teacher=null"], {"recovery": {"teacher": None}}),
+    ],
+)
+def test_an_assignment_reaches_any_setting(texts, expected):
+    assert parse_assignments(texts) == expected
+
+
+@pytest.mark.parametrize("text", ["search.patches", "=3", "search.=3", "seed=[1"])
+def test_what_is_no_assignment_is_refused(text):
+    with pytest.raises(UsageError, match="--set") as caught:
+        parse_assignments([text])
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_that_goes_on_starts_from_its_own_settings(tmp_path):

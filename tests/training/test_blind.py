@@ -22,7 +22,7 @@ from drc.data.matlab import downscale
 from drc.networks.blind import KernelEstimator, WithKernel
 from drc.networks.registry import build
 from drc.networks.zoo.dcls import DCLS
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.kernel_loss import kernel_target
 from drc.training.loop import TrainingFiles, run_training
 from drc.training.objective import TERMS, Objective

@@ -16,7 +16,7 @@ from drc.data.crops import crop_loader
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
 from drc.networks.registry import build
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.feature_distill import MOST_COMPARED, FeatureDistillation, compared_layers
 from drc.training.loop import TrainingFiles, run_training
 

@@ -18,7 +18,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.settings.training import RecoverySettings, TrainSettings
+from drc.settings import RecoverySettings, TrainSettings
 from drc.training.loop import TrainingFiles, run_training
 from drc.training.objective import TERMS
 

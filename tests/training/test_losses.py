@@ -8,7 +8,7 @@ from torch import nn
 
 from drc.core.errors import ModelError, UsageError
 from drc.networks.dual import DualModel
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.distill import Teacher, output_loss
 from drc.training.losses import dual_loss, dual_regression_loss, level_loss, pyramid_targets
 from drc.training.objective import TERMS, Objective

@@ -15,7 +15,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.loop import run_training
 from drc.training.pieces import fewest_pieces, in_pieces
 
@@ -86,7 +86,7 @@ def test_not_even_one_image_fits() -> None:
 
 SCRIPT = """
 import resource, sys, torch
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.registry import build

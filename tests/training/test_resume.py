@@ -23,7 +23,7 @@ from drc.core.errors import DataError, RunError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.dual import DualModel
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.loop import TrainingFiles, run_training
 from drc.training.metrics import MetricsFile
 

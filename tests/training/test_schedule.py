@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from drc.core.randomness import RandomState, RandomStream, isolated
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings
 from drc.training.schedule import averaged, learning_rate
 
 

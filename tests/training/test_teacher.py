@@ -16,8 +16,7 @@ from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.networks.registry import build
 from drc.networks.traits import get_traits
-from drc.settings.runs import RunSettings
-from drc.settings.training import RecoverySettings
+from drc.settings import RecoverySettings, RunSettings
 from drc.training.distill import Teacher, in_words, output_loss, teacher_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,17 +9,7 @@ from drc.cli import options as o
 FIXED = {"model": "drn_tiny", "scale": 4, "ratio": 0.3}
 
 
-def command(
-    ctx: typer.Context,
-    steps: o.Steps = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    output: o.Output = None,
-    run: o.Run = None,
-    resume: o.Resume = False,
-    quiet: o.Quiet = False,
-    as_json: o.Json = False,
-) -> None:
+def command(ctx: typer.Context, resume: o.Resume = False, as_json: o.Json = False) -> None:
     """Compress a small network by 30 %, in a few minutes.
 
     The network and the photos are installed with drc; nothing is downloaded.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from drc.exporters.result import Exported
-    from drc.settings.runs import RunSettings
+    from drc.settings import RunSettings
     from drc.store.run_folder import RunFolder
 
 _Run = Annotated[Path | None, typer.Option(help="Run folder to export from [default: newest].")]

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from drc.cli import options as o
 
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a recovery that is there already.")
+]
+
 
 def command(
     ctx: typer.Context,
-    run: o.Run = None,
-    data: o.RunData = None,
-    steps: o.Steps = None,
-    batch: o.Batch = None,
-    recovery_patch: o.RecoveryPatch = None,
-    lr: o.LearningRate = None,
-    teacher: o.Teacher = None,
-    amp: o.Amp = None,
-    auto_batch: o.AutoBatch = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    workers: o.Workers = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    config: o.Config = None,
     resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    quiet: o.Quiet = False,
+    overwrite: _Overwrite = False,
     as_json: o.Json = False,
 ) -> None:
     """Recover the quality, with the dense network as teacher.

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from drc.cli import options as o
 
+_Ratio = Annotated[
+    float | None,
+    typer.Option("--ratio", help="Of a search for several: the plan to use [default: the first]."),
+]
 
-def command(
-    ctx: typer.Context,
-    run: o.Run = None,
-    ratio: o.ChosenRatio = None,
-    importance: o.Importance = None,
-    reconstruct: o.Reconstruct = None,
-    data: o.RunData = None,
-    patches: o.Patches = None,
-    workers: o.Workers = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-    as_json: o.Json = False,
-) -> None:
+
+def command(ctx: typer.Context, ratio: _Ratio = None, as_json: o.Json = False) -> None:
     """Remove the least important channels, as the plan says.
 
     Example: drc prune

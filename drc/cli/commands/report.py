@@ -51,7 +51,7 @@ _Weights = Annotated[
 ]
 
 _OF_PAGES = ("runs", "html", "photos", "png", "markdown", "output")
-_OF_MEASURING = ("test_data", "self_ensemble", "tile", "config")
+_OF_MEASURING = ("test_data", "self_ensemble", "tile", "config", "set")
 
 
 def command(
@@ -67,10 +67,6 @@ def command(
     test_data: _TestData = None,
     paper: _Paper = False,
     weights: _Weights = None,
-    self_ensemble: o.SelfEnsemble = None,
-    tile: o.Tile = None,
-    device: o.Device = None,
-    config: o.Config = None,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
@@ -84,7 +80,9 @@ def command(
     if paper:
         from drc.cli.paper import print_paper_report
 
-        _refuse(params, _OF_PAGES, "is for the report of a run; leave it out with --paper")
+        _refuse(
+            params, (*_OF_PAGES, "set"), "is for the report of a run; leave it out with --paper"
+        )
         print_paper_report(weights or [], params, quiet, as_json)
         return
     if weights:

@@ -9,28 +9,8 @@ from drc.cli import options as o
 
 def command(
     ctx: typer.Context,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    dual: o.Dual = None,
-    scale: o.Scale = None,
-    data: o.Data = None,
-    test_data: o.TestData = None,
-    budget: o.Budget = None,
-    ratio: o.Ratios = None,
-    strategy: o.Strategy = None,
     uniform: o.Uniform = False,
-    round_to: o.RoundTo = None,
-    min_width: o.MinWidth = None,
-    patches: o.Patches = None,
-    patch: o.Patch = None,
-    workers: o.Workers = None,
-    device: o.Device = None,
-    seed: o.Seed = None,
-    config: o.Config = None,
-    output: o.Output = None,
-    run: o.Run = None,
     resume: o.Resume = False,
-    quiet: o.Quiet = False,
     as_json: o.Json = False,
 ) -> None:
     """Find how many channels each layer needs, and start a run folder.

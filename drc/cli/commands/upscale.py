@@ -23,6 +23,10 @@ _In = Annotated[Path, typer.Argument(metavar="IN", help="An image, a folder of i
 _Out = Annotated[
     str, typer.Argument(metavar="OUT", help="A file or a folder; for a folder IN a folder.")
 ]
+_Model = Annotated[
+    str | None,
+    typer.Option(help="Registered network, or your own code [default: what --weights is of]."),
+]
 _Weights = Annotated[
     str | None,
     typer.Option(help="Checkpoint of any network that drc opens, or an ONNX file."),
@@ -50,7 +54,7 @@ _Amp = Annotated[str, typer.Option(help="Autocast: no, bf16 or fp16.")]
 def command(
     source: _In,
     out: _Out,
-    model: o.Model = None,
+    model: _Model = None,
     weights: _Weights = None,
     scale: o.Scale = None,
     run: _Run = None,

@@ -11,7 +11,7 @@ from drc.core.distributed import is_joined, on_first, size
 from drc.core.errors import UsageError
 from drc.core.registry import Registry
 from drc.selection.calibration import Calibration, Scores
-from drc.settings.runs import PruneSettings
+from drc.settings import PruneSettings
 
 
 @dataclass(frozen=True)

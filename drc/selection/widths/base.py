@@ -15,7 +15,7 @@ from drc.graph.cost import Cost
 from drc.graph.groups import Group
 from drc.selection.calibration import Calibration
 from drc.selection.criteria.base import score
-from drc.settings.runs import SearchSettings
+from drc.settings import SearchSettings
 
 TOLERANCE = 0.01
 """A plan may stay under its budget by this fraction at most."""

@@ -20,7 +20,7 @@ from drc.graph.groups import ChannelGraph
 from drc.selection.calibration import Calibration
 from drc.selection.widths.base import TOLERANCE, Problem, Solution, solve, width_options
 from drc.selection.widths.latency import LatencyCost, Times, latency_cost, meet_latency
-from drc.settings.runs import SearchSettings
+from drc.settings import SearchSettings
 
 STEPS = (4, 8, 16, 32)
 """The multiples of channels that a device may like."""

@@ -20,7 +20,7 @@ def list_recipes() -> list[str]:
 
 
 def settings_of(name: str, model: str | None, scale: int | None) -> dict[str, Any]:
-    """The settings of a recipe, nested like `drc.settings.runs.TrainRun`.
+    """The settings of a recipe, nested like `drc.settings.TrainRun`.
 
     Args:
         name: of a recipe, or `paper` for that of the network.
@@ -53,6 +53,3 @@ def _recipes() -> dict[str, dict[str, Any]]:
     return {
         file.name.removesuffix(".yaml"): yaml.safe_load(file.read_text("utf-8")) for file in files
     }
-
-
-__all__ = ["PAPER", "list_recipes", "settings_of"]

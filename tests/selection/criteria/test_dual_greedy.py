@@ -20,7 +20,7 @@ from drc.selection.calibration import Calibration, Scores
 from drc.selection.criteria.base import Ranking, keep_best, score
 from drc.selection.criteria.dual_greedy import recorded
 from drc.selection.crops import drawn, in_turn
-from drc.settings.runs import PruneSettings
+from drc.settings import PruneSettings
 from drc.training.losses import dual_regression_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")

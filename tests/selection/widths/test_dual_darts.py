@@ -20,14 +20,14 @@ from drc.core.errors import DataError, TrainingError, UsageError
 from drc.graph.cost import CostModel
 from drc.graph.surgery import cut
 from drc.graph.trace import trace
-from drc.pipeline import cut_by_plan, plan_widths
 from drc.selection.calibration import Calibration, calibrate
 from drc.selection.criteria.base import keep_best, score
+from drc.selection.planning import cut_by_plan, search_plans
 from drc.selection.widths.base import TOLERANCE, Problem, solve, width_options
 from drc.selection.widths.dual_darts import WidthSearch, candidate_widths, unrolled_gradient
 from drc.selection.widths.width_masks import WidthMasks
+from drc.settings import PruneSettings, SearchSettings
 from drc.settings.reader import load_settings
-from drc.settings.runs import PruneSettings, SearchSettings
 from drc.training.losses import dual_regression_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -263,7 +263,7 @@ def test_drn_tiny_from_a_settings_file_to_a_smaller_network(tmp_path: Path) -> N
     calibration = calibrate(
         model, loader, dual, settings, "cpu", 0, lambda *call: calls.append(call)
     )
-    plan = plan_widths(model, calibration, settings, [])
+    (plan,) = search_plans(model, calibration, settings, []).plans
     assert (1 - TOLERANCE) * plan.budget.limit <= plan.budget.predicted <= plan.budget.limit
     assert [call[:3] for call in calls] == [("search", 1, 2), ("search", 2, 2)]
     assert calibration.passes.count == 2 * 5

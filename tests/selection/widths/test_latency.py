@@ -23,7 +23,7 @@ from drc.selection.widths.allocate import Losses, allocate_widths, total_loss
 from drc.selection.widths.base import TOLERANCE, Problem, width_options
 from drc.selection.widths.latency import LatencyCost
 from drc.selection.widths.problem import STEPS, device_step
-from drc.settings.runs import SearchSettings
+from drc.settings import SearchSettings
 from drc.store.plan import Plan
 
 CPU = torch.device("cpu")
