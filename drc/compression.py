@@ -428,7 +428,7 @@ class Compression:
                 recovered=store.network("finetune") if finished else None,
             ),
             store.plan(),
-            self._provenance(),
+            self.provenance(),
             test=self.test,
             lr_size=options.lr_size,
             runs=options.runs,
@@ -441,7 +441,7 @@ class Compression:
         store.save_report(report.to_json() + "\n", to_markdown(report))
         return report
 
-    def _provenance(self) -> Provenance:
+    def provenance(self) -> Provenance:
         """What the report cannot measure."""
         settings, store = self.settings, self.store
         steps = {name: facts for name, facts in store.records().items() if name != "report"}

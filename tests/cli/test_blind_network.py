@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from drc.cli.story import NO_BLUR, tell
 from helpers.cli import TINY, TinyWork, drc
 from safetensors.torch import load_file
 
 from drc.cli.launch import new_run
+from drc.compression import NO_BLUR
 from drc.core.errors import UsageError
 from drc.data.images import read_image
 from drc.report.schema import Report
@@ -98,5 +98,6 @@ def test_crops_must_show_the_kernels(blind: TinyWork) -> None:
 def test_a_blind_network_on_bicubic_images_is_noted(blind: TinyWork, degradation: str) -> None:
     _settings(blind, degradation)
     with new_run("drc search", _params(blind)) as session:
-        assert session.lacks_blur == (degradation == "bicubic")
-        assert (NO_BLUR in tell(session).notes) == session.lacks_blur
+        assert session.compression.lacks_blur == (degradation == "bicubic")
+        notes = session.compression.provenance().notes
+        assert (NO_BLUR in notes) == (degradation == "bicubic")
