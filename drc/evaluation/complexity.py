@@ -117,7 +117,7 @@ def _thop_or_none(model: nn.Module, lr_size: tuple[int, int], home: torch.device
     try:
         with _quiet():
             import thop
-    except ImportError:  # optional, and it needs distutils, which Python 3.12 lacks
+    except ImportError:  # it needs distutils: from Python 3.12 on, setuptools
         return None
     for device in (torch.device("meta"), home):  # shapes alone will do, if the network allows
         try:

@@ -31,7 +31,6 @@ from drc.graph.groups import ChannelGraph
 from drc.graph.surgery import Cut, apply_cut, copy_of, cut, get_cut
 from drc.graph.trace import trace
 
-pytest.importorskip("einops", reason="one of the networks uses einops")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm
 
 ALL = (*SIZED, *BLOCKED)
