@@ -100,7 +100,7 @@ def _thop_macs(model: nn.Module, lr_size: tuple[int, int]) -> int | None:
     try:
         with _quiet():
             import thop
-    except ImportError:  # optional, and it needs distutils, which Python 3.12 lacks
+    except ImportError:  # it needs distutils: from Python 3.12 on, setuptools
         return None
 
     def count(lr: Tensor) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import common
 import pytest
-import rivals_results
-from rivals_methods import METHODS, Method, find_method
-from rivals_results import Results
-from rivals_table import tables
 
+from benchmarks import common
+from benchmarks.rivals.methods import METHODS, Method, find_method
+from benchmarks.rivals.results import Results
+from benchmarks.rivals.table import tables
 from drc.core.errors import UsageError
 from drc.settings import PruneSettings, SearchSettings
 
@@ -46,7 +45,6 @@ def row(seed: int, psnr: float, **more: Any) -> dict[str, Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place for result files other than that of the repository."""
     monkeypatch.setattr(common, "RESULTS", tmp_path)
-    monkeypatch.setattr(rivals_results, "RESULTS", tmp_path)
     return tmp_path
 
 

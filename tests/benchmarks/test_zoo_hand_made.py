@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-pytest.importorskip("einops", reason="the hand-made networks with attention use einops")
-
-from zoo.hand_made import NETWORKS
-
+from benchmarks.zoo.hand_made import NETWORKS
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import Inputs, call, example_input, map_inputs
 from drc.graph.surgery import cut

@@ -73,7 +73,6 @@ def test_published_table_at_its_own_size(name: str, scale: int) -> None:
 
 
 def test_thop_agrees_on_convolutions() -> None:
-    pytest.importorskip("thop")
     result = drc.complexity(build("drn_tiny", 4), (16, 16))
     assert result.thop_macs == pytest.approx(result.macs, rel=0.001)
     assert isinstance(result.thop_macs, int)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from einops.layers.torch import Rearrange
 from helpers.blocked import OldWeightNormed
 from helpers.cutting import apart, error, gradients, images, random_keep, stuck
 from helpers.networks import Plain, Residual, conv
@@ -442,12 +443,11 @@ def test_number_types_freeze_nothing(network: type[Framed]) -> None:
 
 def test_layers_that_forget_are_not_relied_on() -> None:
     """Copies of an einops layer lose what it was given: no cut may depend on that."""
-    layers = pytest.importorskip("einops.layers.torch")
 
     class Layered(Framed):
         def __init__(self, **lengths: int) -> None:
             super().__init__(12)
-            self.tokens = layers.Rearrange("b c h w -> b (h w) c", **lengths)
+            self.tokens = Rearrange("b c h w -> b (h w) c", **lengths)
             self.mix = nn.Linear(12, 12)
 
         def body(self, x: Tensor) -> Tensor:

@@ -38,7 +38,6 @@ from drc.graph.surgery import Cut, apply_cut, copy_of, cut, get_cut
 from drc.graph.trace import trace
 from drc.graph.tracer import Tracer
 
-pytest.importorskip("einops", reason="one of the networks uses einops")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm
 
 ALL = (*SIZED, *BLOCKED)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch_pruning as tp
 from helpers.networks import Grouped, Normed, Plain, Residual, Shuffled, conv
 from torch import nn
 
@@ -156,7 +157,6 @@ class Chain(nn.Module):
     [(Plain, ["head"]), (Chain, ["head", "into"]), (Residual, ["head", "blocks.0.0"])],
 )
 def test_group_norm_equals_torch_pruning(network: type[nn.Module], layers: list[str]) -> None:
-    tp = pytest.importorskip("torch_pruning", reason="torch-pruning is not installed")
     model = network().eval()
     ours = score("group_norm", calibration(model))
     graph = tp.DependencyGraph().build_dependency(model, example_inputs=(torch.rand(1, 3, 8, 8),))

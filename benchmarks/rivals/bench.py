@@ -1,4 +1,4 @@
-"""What `rivals.py` does with one network: compress it, recover it, measure it."""
+"""What the comparison does with one network: compress it, recover it, measure it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from common import shared_folder
-from drc.pipeline import checked, cut_by_plan, plan_widths
-from rivals_methods import DENSE, Method
-from rivals_networks import SCALE
+from drc.evaluation.bicubic import Bicubic
+from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
 from torch import nn
 
 import drc
-from drc.data.crops import crop_loader
+from benchmarks.common import SCALE, Crops, cost, measured_sets, quality
+from benchmarks.rivals.methods import DENSE, Method
 from drc.data.folders import ImagePair
-from drc.evaluation.benchmark import Bicubic
 from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
-from drc.selection.calibration import calibrate
 from drc.settings import PruneSettings, RecoverySettings, SearchSettings
 from drc.store.plan import fingerprint
 
@@ -29,24 +26,6 @@ LR_SIZE = (96, 96)
 _BATCH_OF_A_PASS = 16  # of the published search, whose passes are counted in batches
 
 Outcome = TypeVar("Outcome")
-Quality = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Batches of random crops, `batch` of LR side `patch`, from a list of images."""
-
-    pairs: list[ImagePair]
-    patch: int
-    batch: int
-    words: str
-
-    def __call__(self, steps: int, start: int, seed: int) -> Any:
-        """Batches `start` to `steps` of those that a seed draws."""
-        return crop_loader(
-            self.pairs, SCALE, patch=self.patch, batch=self.batch, steps=steps, seed=seed,
-            start=start,
-        )  # fmt: skip
 
 
 @dataclass
@@ -85,7 +64,7 @@ class Bench:
     def baseline(self) -> dict[str, Any]:
         """Cost and quality of the dense network, and the quality of bicubic upscaling."""
         return {
-            "dense": {**self._cost(self.model), "quality": self.quality(self.model)},
+            "dense": {**cost(self.model), "quality": self.quality(self.model)},
             "bicubic": self.quality(Bicubic(SCALE)),
         }
 
@@ -110,17 +89,17 @@ class Bench:
             "trace",
             lambda: calibrate(self.model, loader, self.dual, settings, self.device, seed),
         )
-        ranking = PruneSettings(
-            importance=method.importance, reconstruct=method.reconstruct, **method.ranking
-        )
+        calibration.settings = PruneSettings(importance=method.importance, **method.ranking)
         plan = _timed(seconds, "search", lambda: plan_widths(self.model, calibration, settings, []))
         pruned = _timed(
             seconds,
             "prune",
-            lambda: cut_by_plan(self.model, calibration, plan, ranking),
+            lambda: cut_by_plan(
+                self.model, calibration, plan, method.importance, reconstruct=method.reconstruct
+            ),
         )
-        crops = calibration.passes.count
-        cost = {
+        crops = calibration.crop_passes
+        spent = {
             "crop_passes": crops,
             "passes16": crops / _BATCH_OF_A_PASS,
             "seconds": round(sum(seconds.values()), 2),
@@ -128,7 +107,7 @@ class Bench:
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
-        return pruned, {**self._cost(pruned), "search": cost}
+        return pruned, {**cost(pruned), "search": spent}
 
     def recover(self, pruned: nn.Module, steps: int, seed: int) -> tuple[nn.Module, float]:
         """The network after `steps` of recovery, and the seconds they took."""
@@ -145,15 +124,10 @@ class Bench:
         )
         return recovered, round(time.perf_counter() - start, 1)
 
-    def quality(self, model: nn.Module) -> Quality:
+    def quality(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """PSNR and SSIM on whole images: those held out, Set5 and Set14."""
-        sets = shared_folder() / "data" / "benchmark"
-        images = {"held_out": self.held_out, "Set5": sets / "Set5", "Set14": sets / "Set14"}
-        scores = {}
-        for name, data in images.items():
-            found = drc.evaluate(model, data, device=self.device)
-            scores[name] = {"psnr": round(found.psnr, 3), "ssim": round(found.ssim, 4)}
-        return scores
+        images = {"held_out": self.held_out, **measured_sets()}
+        return quality(model, images, self.device)
 
     def speed(self, pruned: nn.Module) -> dict[str, Any] | None:
         """Forward times of the dense and the pruned network, taken in turn, and their ratio."""
@@ -171,10 +145,6 @@ class Bench:
             "device": dense.device,
             "threads": dense.threads,
         }
-
-    def _cost(self, model: nn.Module) -> dict[str, int]:
-        cost = drc.complexity(model, LR_SIZE)
-        return {"params": cost.params, "macs": cost.macs}
 
 
 def _timed(seconds: dict[str, float], name: str, work: Callable[[], Outcome]) -> Outcome:

@@ -1,6 +1,6 @@
-"""One task on one network of the zoo, in a process of its own; `coverage.py` starts it.
+"""One task on one network of the zoo, in a process of its own, which the parent starts.
 
-    python benchmarks/coverage_child.py TASK NETWORK FOLDER GIGABYTES
+    python -m benchmarks.coverage.child TASK NETWORK FOLDER GIGABYTES
 
 Every fact is appended to FOLDER/TASK.jsonl as soon as it is known, so that a process that is
 stopped by its time or memory limit has still told what it had found.
@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from zoo import networks
 
+from benchmarks.zoo import networks
 from drc.evaluation.memory import forget_peak, peak_resident_mib, resident_mib
 from drc.graph.inputs import call, example_input, tensors_of
 
@@ -117,17 +117,17 @@ def main() -> None:
 
             peak_memory(log, name, trace)
         elif task == "rival":
-            from coverage_rival import rival
+            from benchmarks.coverage.rival import rival
 
             rival(log, name)
         elif task.startswith("onnx"):
-            from coverage_onnx import export
+            from benchmarks.coverage.onnx import export
 
             export(log, name, Path(folder), task)
         else:
-            import coverage_checks
+            from benchmarks.coverage import checks
 
-            getattr(coverage_checks, task)(log, name, Path(folder))
+            getattr(checks, task)(log, name, Path(folder))
     log.facts(stage="done")
 
 

@@ -1,27 +1,24 @@
 """What each part of the closed-form refit is worth, on images held out of the training set.
 
-    python benchmarks/refit_ablation.py drn_tiny
-    python benchmarks/refit_ablation.py craft_x4 --ratios 0.3 --images 6
+    python -m benchmarks.ablations.refit drn_tiny
+    python -m benchmarks.ablations.refit craft_x4 --ratios 0.3 --images 6
 
 Widths and channels are those of the default search; only the refit differs between rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 
 import torch
-from common import HELD_OUT, shared_folder, write_result
-from drc.pipeline import plan_widths
-from rivals_bench import Crops
-from rivals_networks import SCALE, open_dense
+from drc.pipeline import calibrate, plan_widths
+from drc.selection.criteria.dual_taylor import single_crops
 
 import drc
-from drc.data.folders import find_pairs
+from benchmarks.common import HELD_OUT, Crops, parser, photos, write_result
+from benchmarks.rivals.networks import open_dense
 from drc.graph.surgery import cut, kept_indices, removed
-from drc.selection.calibration import calibrate
 from drc.selection.criteria.base import keep_best, score
 from drc.selection.refit import refit
 from drc.settings import SearchSettings
@@ -38,19 +35,16 @@ VARIANTS: dict[str, dict | None] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("network", choices=("drn_tiny", "craft_x4"))
-    parser.add_argument("--ratios", default="0.3,0.5,0.7")
-    parser.add_argument("--images", type=int, default=HELD_OUT)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    pairs = find_pairs(shared_folder() / "data" / "BSDS400", SCALE)
-    crops = Crops(pairs[:-HELD_OUT], 32, 8, "BSDS400")
+    given = parser(__doc__, ratios=[0.3, 0.5, 0.7], images=HELD_OUT, seed=0)
+    given.add_argument("network", choices=("drn_tiny", "craft_x4"))
+    options = given.parse_args()
+    pairs, held_out = photos()
+    crops = Crops(pairs, 32, 8)
     model, dual = open_dense(options.network, None, 0, crops, torch.device("cpu"))
-    measured = pairs[-HELD_OUT:][: options.images]
+    measured = held_out[: options.images]
     dense = _psnr(model, measured)
     rows = []
-    for ratio in map(float, options.ratios.split(",")):
+    for ratio in options.ratios:
         settings = SearchSettings(ratio=ratio)
         loader = crops(math.ceil(settings.patches / crops.batch), 0, options.seed)
         calibration = calibrate(model, loader, dual, settings, "cpu", options.seed)
@@ -58,7 +52,7 @@ def main() -> None:
         widths = {name: width.keep for name, width in plan.groups.items()}
         keep = keep_best(score("dual_obs", calibration), widths)
         kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
-        images = torch.cat([lr for lr, _ in calibration.crops()])
+        images = torch.cat([lr for lr, _ in single_crops(calibration)])
         for name, variant in VARIANTS.items():
             small = cut(calibration.model, calibration.graph, keep).eval()
             start, layers = time.perf_counter(), []

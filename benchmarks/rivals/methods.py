@@ -1,4 +1,4 @@
-"""The methods that `rivals.py` compares: how widths are found, channels ranked, layers refitted.
+"""The methods that are compared: how widths are found, channels ranked, layers refitted.
 
 The papers' search trains for 2,500 steps and their ranking takes tens of thousands of passes. Here
 both are cut short, to the settings below, which every row of theirs repeats: beyond that they

@@ -1,6 +1,6 @@
 """What each option of the recovery is worth: drn_tiny, one option changed at a time.
 
-    python benchmarks/recovery_ablation.py --steps 40
+    python -m benchmarks.ablations.recovery --steps 40
 
 One network is pruned once and recovered with every row's settings from the same weights, on the
 same crops. Calibration and recovery read BSDS400 less its last 20 images; PSNR is that of these
@@ -10,18 +10,14 @@ file are not measured again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from functools import cached_property
 from typing import Any
 
-from common import HELD_OUT, RESULTS, shared_folder, write_result
 from torch import nn
 
 import drc
-from drc.data.crops import crop_loader
-from drc.data.folders import find_pairs
+from benchmarks.common import Crops, parser, photos, read_result, write_result
 from drc.settings import RecoverySettings
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -43,20 +39,13 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--patch", type=int, default=24)
-    parser.add_argument("--ratio", type=float, default=0.3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
-    args = parser.parse_args()
+    given = parser(__doc__, steps=40, batch=4, patch=24, ratio=0.3, seed=0)
+    given.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
+    args = given.parse_args()
     bench = Bench(args.steps, args.batch, args.patch, args.ratio, args.seed)
     name = f"recovery_ablation_{args.ratio}_{args.steps}_steps_seed_{args.seed}"
-    path = RESULTS / f"{name}.json"
-    stored = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    facts = stored.get("facts") or bench.facts()
-    rows = stored["rows"]
+    stored = read_result(name)
+    facts, rows = stored.get("facts") or bench.facts(), stored.get("rows", [])
     for label in args.rows:
         if label not in {row["row"] for row in rows}:
             rows.append({"row": label, **bench.row(ROWS[label])})
@@ -68,15 +57,15 @@ class Bench:
     """The networks, their data, and the settings that all rows share."""
 
     def __init__(self, steps: int, batch: int, patch: int, ratio: float, seed: int) -> None:
-        pairs = find_pairs(shared_folder() / "data" / "BSDS400", 4)
-        self.pairs, self.held_out = pairs[:-HELD_OUT], pairs[-HELD_OUT:]
+        pairs, self.held_out = photos()
+        self.crops = Crops(pairs, patch, batch)
         self.settings = RecoverySettings(steps=steps, batch=batch, patch=patch)
         self.ratio, self.seed = ratio, seed
         self.dense, self.dual = drc.create_model("drn_tiny", weights="default", dual=True)
 
     @cached_property
     def pruned(self) -> nn.Module:
-        loader = self.loader(16)
+        loader = self.crops(16, 0, self.seed)
         plan = drc.search(self.dense, loader, ratio=self.ratio, dual=self.dual, seed=self.seed)
         return drc.prune(self.dense, plan, loader, dual=self.dual, seed=self.seed)
 
@@ -96,7 +85,7 @@ class Bench:
         pruned, start = self.pruned, time.perf_counter()
         recovered = drc.finetune(
             pruned,
-            lambda step: self.loader(self.settings.steps, step),
+            lambda step: self.crops(self.settings.steps, step, self.seed),
             teacher=self.dense,
             dual=self.dual,
             settings=RecoverySettings(**{**self.settings.model_dump(), **changes}),
@@ -107,19 +96,13 @@ class Bench:
 
     def two_rounds(self) -> dict[str, Any]:
         """The whole compression, as many recovery steps as in the other rows being shared out."""
-        start, loader = time.perf_counter(), self.loader(self.settings.steps)
+        start, loader = time.perf_counter(), self.crops(self.settings.steps, 0, self.seed)
         made = drc.compress(
             self.dense, loader, ratio=self.ratio, rounds=2, steps=self.settings.steps,
             dual=self.dual, finetune_settings=self.settings, seed=self.seed, test=None,
         )  # fmt: skip
         seconds = round(time.perf_counter() - start, 1)
         return {"psnr": self.psnr(made.model), "seconds": seconds}
-
-    def loader(self, steps: int, start: int = 0) -> Any:
-        batch, patch = self.settings.batch, self.settings.patch
-        return crop_loader(
-            self.pairs, 4, patch=patch, batch=batch, steps=steps, seed=self.seed, start=start
-        )
 
     def psnr(self, model: nn.Module) -> float:
         return round(drc.evaluate(model, self.held_out).psnr, 3)

@@ -1,7 +1,7 @@
 """The loader alone: patches per second, and memory over many thousand batches.
 
-    python benchmarks/loader_speed.py ../shared/data/BSDS400
-    python benchmarks/loader_speed.py ../shared/data/BSDS400 --seconds 5 --memory-seconds 600
+    python -m benchmarks.speed.loader ../shared/data/BSDS400
+    python -m benchmarks.speed.loader ../shared/data/BSDS400 --seconds 5 --memory-seconds 600
 
 Batches of 16 crops, LR patch 48 at x4. The images are those of the folder (small ones, which all
 fit the cache), and 2040x1356 PNG files tiled of them in a temporary folder, as large as DIV2K's,
@@ -17,7 +17,6 @@ Memory is that of this process and its workers, in pages of their own and their 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import tempfile
@@ -27,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import write_result
 from PIL import Image
 
+from benchmarks.common import SCALE, parser, write_result
 from drc.data.crops import CropDataset
 from drc.data.degrade import Degradation
 from drc.data.draws import CACHE_BYTES
@@ -37,20 +36,16 @@ from drc.data.folders import ImagePair, find_pairs, load_pair
 from drc.data.images import write_image
 from drc.data.loader import StepLoader
 
-BATCH, PATCH, SCALE = 16, 48, 4
+BATCH, PATCH = 16, 48
 LARGE = (1356, 2040)
 STEPS = 10**7  # more than any of the runs here takes
 MODES = ("lr_files", "bicubic", "iso", "aniso")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="HR images")
-    parser.add_argument("--large", type=int, default=6, help="how many large images to tile")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    parser.add_argument("--memory-seconds", type=float, default=60.0)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
+    given = parser(__doc__, large=6, seconds=1.0, memory_seconds=60.0, workers=[0, 1, 2])
+    given.add_argument("folder", type=Path, help="HR images; --large of them are tiled")
+    options = given.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

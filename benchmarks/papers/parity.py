@@ -1,6 +1,6 @@
 """The registered networks against the official ones: outputs, parameters and MACs.
 
-    python benchmarks/parity.py
+    python -m benchmarks.papers.parity
 
 Outputs are compared on the parity files, with weights set by formula from the parameters' names;
 parameters and MACs (fvcore, LR 96x96) with the papers' tables. Costs of all registered networks go
@@ -15,20 +15,20 @@ from pathlib import Path
 
 import torch
 import yaml
-from common import shared_folder, write_result
 from torch import Tensor, nn
 
 import drc
+from benchmarks.common import cost, shared_folder, write_result
 from drc.networks.dual import ChainDual, DownStep
 from drc.networks.registry import get_preset, list_models
 from drc.report.paper import measure, to_json
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests"))
-COSTS = ROOT / "drc" / "models" / "costs.yaml"
+COSTS = ROOT / "drc" / "networks" / "zoo" / "costs.yaml"
 _HEAD = (
-    "# Written by benchmarks/parity.py: parameters, MACs by fvcore at LR 96x96, tensors in the\n"
-    "# state dict, by which checkpoints are recognised.\n"
+    "# Written by benchmarks.papers.parity: parameters, MACs by fvcore at LR 96x96, tensors in\n"
+    "# the state dict, by which checkpoints are recognised.\n"
 )
 
 
@@ -39,13 +39,8 @@ def main() -> None:
     for name in list_models():
         for scale in get_preset(name).arguments:
             model = drc.create_model(name, scale)
-            found = drc.complexity(model)
-            costs[f"{name}_x{scale}"] = {
-                "params": found.params,
-                "macs": found.macs,
-                "tensors": len(model.state_dict()),
-            }
-            print(f"{name} x{scale}: {found.params:,} parameters, {found.macs / 1e9:.2f} G MACs")
+            found = costs[f"{name}_x{scale}"] = {**cost(model), "tensors": len(model.state_dict())}
+            print("{} x{}: {params:,} parameters, {macs:,} MACs".format(name, scale, **found))
     COSTS.write_text(_HEAD + yaml.safe_dump(costs, default_flow_style=None, sort_keys=True))
     write_result("parity", {"outputs": outputs, "paper": paper})
 

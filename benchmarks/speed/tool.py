@@ -1,6 +1,6 @@
 """How long the tool itself takes: start-up, tracing, search.
 
-    python benchmarks/speed.py
+    python -m benchmarks.speed.tool
 
 Targets: `drc --help` under 0.3 s; tracing drn_s under 2 s.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from common import median_seconds, write_result
-
 import drc
+from benchmarks.common import median_seconds, write_result
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
 from drc.graph.groups import find_groups

@@ -1,7 +1,7 @@
 """Does a latency budget hold? Plans for 20, 30 and 50 %, cut and measured again.
 
-    OMP_NUM_THREADS=1 python benchmarks/latency_budget.py
-    python benchmarks/latency_budget.py --networks drn_tiny --ratios 0.3
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.latency_budget
+    python -m benchmarks.speed.latency_budget --networks drn_tiny --ratios 0.3
 
 Time does not depend on the weights, so initial ones do. Every network starts with no layer times
 known. Target: the achieved time is within 5 % of what was asked for.
@@ -17,9 +17,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import write_result
 
 import drc
+from benchmarks.common import parser, write_result
 from drc.evaluation.latency import pass_times, steady_clock
 from drc.store.plan import Plan
 
@@ -28,13 +28,10 @@ LR_SIZE = (96, 96)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=["drn_tiny", "drn_s"])
-    parser.add_argument("--ratios", nargs="+", type=float, default=[0.2, 0.3, 0.5])
-    parser.add_argument("--strategy", default="uniform")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--name", default="latency_budget", help="of the result file")
-    options = parser.parse_args()
+    options = parser(
+        __doc__, networks=["drn_tiny", "drn_s"], ratios=[0.2, 0.3, 0.5], strategy="uniform",
+        device="cpu", name="latency_budget",
+    ).parse_args()  # fmt: skip
     rows = []
     for network in options.networks:
         with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +79,13 @@ def _row(model: torch.nn.Module, ratio: float, options: argparse.Namespace) -> d
 def _measure(model: torch.nn.Module, plan: Plan, device: str) -> tuple[float, float]:
     """Median milliseconds of the dense and the pruned network, run in turn."""
     small = drc.prune(model, plan, importance="l1", device=device)
-    place = torch.device(device)
+    at = torch.device(device)
     times = pass_times(
         {"before": model, "after": small},
         LR_SIZE,
         runs=RUNS,
-        device=place,
-        clock=steady_clock(place),
+        device=at,
+        clock=steady_clock(at),
     )
     return median(times["before"]), median(times["after"])
 

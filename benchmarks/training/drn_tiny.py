@@ -1,6 +1,6 @@
 """Train the `drn_tiny` weights that ship in the package.
 
-    python benchmarks/train_drn_tiny.py DATA_FOLDER --steps 10000 --output drc/networks/pretrained
+    python -m benchmarks.training.drn_tiny DATA_FOLDER --output drc/networks/pretrained
 
 DATA_FOLDER holds HR images (BSDS400). The last 20 in name order are held out and only validate.
 Dual regression loss on the whole pyramid, Adam, cosine, EMA, channels_last; the first 80 % of
@@ -10,7 +10,6 @@ EMA weights are stored in half precision.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -22,12 +21,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.common import HELD_OUT, SCALE, parser
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
 from drc.networks.registry import build
 from drc.training.losses import dual_loss, level_loss
 
-SCALE, PATCH, HELD_OUT = 4, 32, 20
+PATCH = 32
 
 
 def read_pyramids(folder: Path) -> list[list[torch.Tensor]]:
@@ -72,15 +72,10 @@ def validate(model: torch.nn.Module, pyramids: list[list[torch.Tensor]]) -> floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    given = parser(__doc__, steps=10000, batch=8, lr=1e-3, threads=1, seed=0)
+    given.add_argument("data", type=Path)
+    given.add_argument("--output", type=Path, required=True)
+    args = given.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(args.seed)

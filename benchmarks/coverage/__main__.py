@@ -1,13 +1,12 @@
 """Which networks drc can prune, and how well; the same for stock torch-pruning.
 
-    python benchmarks/coverage.py [--only NAME ...] [--fresh] [--markdown FILE]
+    python -m benchmarks.coverage [--only NAME ...] [--fresh] [--markdown FILE]
 
-Needs spandrel, einops, torch-pruning, onnx, onnxscript and onnxruntime beside drc. Every network
-of `benchmarks/zoo` goes through several tasks, each in a process of its own with a time limit per
-step and a memory limit: drc traces it, cuts 30 % of its parameters, compares with masking, saves,
-reloads, trains and exports the result; torch-pruning prunes it. What is done already is read from
-the results and not done again, unless `--fresh` is given; a run that was stopped goes on where it
-was.
+Every network of `benchmarks/zoo` goes through several tasks, each in a process of its own with a
+time limit per step and a memory limit: drc traces it, cuts 30 % of its parameters, compares with
+masking, saves, reloads, trains and exports the result; torch-pruning prunes it. What is done
+already is read from the results and not done again, unless `--fresh` is given; a run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, write_result
-from coverage_table import markdown, print_table, totals
-from zoo import networks
+from benchmarks.common import RESULTS, parser, read_result, versions, write_result
+from benchmarks.coverage.table import markdown, print_table, totals
+from benchmarks.zoo import networks
 
 EXPORTERS = ("torchscript", "dynamo")
-PARTIAL = RESULTS / "coverage_partial.json"
-FINAL = RESULTS / "coverage.json"
+PARTIAL = "coverage_partial"
 TOOLS = ("spandrel", "torch-pruning", "onnx", "onnxruntime", "onnxscript", "einops")
 
 
 def main() -> None:
     options = _options()
-    tools = _versions()
+    tools = versions(*TOOLS)
+    if missing := [tool for tool, found in tools.items() if found is None]:
+        sys.exit(f"not installed: {', '.join(missing)}")
     zoo = networks()
     unknown = sorted(set(options.only) - zoo.keys())
     if unknown:
         sys.exit(f"no network is called {', '.join(unknown)}; known: {', '.join(zoo)}")
-    done = _read_done()
+    done = (read_result(PARTIAL) or read_result("coverage")).get("networks", {})
     if options.fresh:
         done = {name: facts for name, facts in done.items() if options.only and name in zoo}
     for name in options.only or zoo:
@@ -54,7 +53,7 @@ def main() -> None:
         start = time.perf_counter()
         record = {"kind": zoo[name].kind, **_measure(name, options)}
         done[name] = record
-        _write_partial(done)
+        write_result(PARTIAL, {"networks": done}, say=False)
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
     results = {name: done[name] for name in zoo if name in done}
     print_table(results)
@@ -70,45 +69,20 @@ def main() -> None:
         "networks": results,
     }
     write_result("coverage", values)
-    PARTIAL.unlink(missing_ok=True)
+    (RESULTS / f"{PARTIAL}.json").unlink(missing_ok=True)
     if options.markdown:
         options.markdown.write_text(markdown(results))
 
 
-def _versions() -> dict[str, str]:
-    try:
-        return {tool: version(tool) for tool in TOOLS}
-    except PackageNotFoundError as error:
-        sys.exit(f"{error.name} is not installed; pip install {' '.join(TOOLS)}")
-
-
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these networks")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there already")
-    parser.add_argument("--seconds", type=float, default=300, help="limit of one step")
-    parser.add_argument(
-        "--tool-seconds", type=float, default=120, help="limit of the exporters and torch-pruning"
-    )
-    parser.add_argument("--quick", action="store_true", help="trace, cut and compare, no more")
-    parser.add_argument("--memory", type=float, default=16, help="limit of one process, GB")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for docs")
-    return parser.parse_args()
-
-
-def _read_done() -> dict[str, Any]:
-    for path in (PARTIAL, FINAL):
-        if path.is_file():
-            content = json.loads(path.read_text())
-            return content["networks"]
-    return {}
-
-
-def _write_partial(done: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    new = PARTIAL.with_suffix(".new")
-    new.write_text(json.dumps({"networks": done}, indent=2))
-    new.replace(PARTIAL)
+    made = parser(__doc__, seconds=300.0, tool_seconds=120.0, memory=16.0)
+    made.epilog = "seconds: of one step, of the exporters and torch-pruning; memory: a process, GB"
+    add = made.add_argument
+    add("--only", nargs="+", default=[], metavar="NAME", help="these networks")
+    add("--fresh", action="store_true", help="measure again what is there already")
+    add("--quick", action="store_true", help="trace, cut and compare, no more")
+    add("--markdown", type=Path, metavar="FILE", help="write the table for docs")
+    return made.parse_args()
 
 
 def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -151,9 +125,9 @@ def _export(run: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
 
 def _child(task: str, name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run one task in its own process and collect what it wrote."""
-    script = Path(__file__).with_name("coverage_child.py")
     log = folder / f"{task}.jsonl"
-    command = [sys.executable, str(script), task, name, str(folder), str(options.memory)]
+    command = [sys.executable, "-m", "benchmarks.coverage.child", task, name, str(folder)]
+    command.append(str(options.memory))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     said = folder / f"{task}.txt"
     with said.open("w") as output:

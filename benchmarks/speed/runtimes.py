@@ -1,7 +1,7 @@
 """How much faster pruned networks are in every runtime of `drc export`, and how large the files.
 
-    python benchmarks/runtimes.py --threads 1
-    python benchmarks/runtimes.py --networks drn_s --modes eager onnx openvino
+    python -m benchmarks.speed.runtimes --threads 1
+    python -m benchmarks.speed.runtimes --networks drn_s --modes eager,onnx,openvino
 
 Networks have the weights that are stored here. They are pruned by the default search, ranking and
 refit to each of the ratios, and not recovered, which takes no time off. In every runtime the dense
@@ -12,17 +12,14 @@ Networks that are not measured again stay in the result.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, write_result
 from torch import nn
 
 import drc
+from benchmarks.common import parser, read_result, stored_weights, versions, write_result
 from drc.core.errors import DrcError
 from drc.data.bundled import bundled_pairs
 from drc.data.crops import crop_loader
@@ -30,7 +27,6 @@ from drc.evaluation.speed import Timing, bench
 from drc.exporters.backends import FileBackend, backends
 from drc.networks.traits import get_traits
 
-WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = ("drn_tiny", "slwsr16", "swinir_light")
 HEAVY = ("swinir_light", "drn_s")
 MODES = ("eager", "onnx", "onnx_int8", "openvino", "openvino_fp16", "ncnn", "pt2")
@@ -38,37 +34,20 @@ RUNTIMES = ("onnxruntime", "openvino", "ncnn", "pnnx")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
-    parser.add_argument("--modes", nargs="+", default=list(MODES))
-    parser.add_argument("--ratios", nargs="+", type=float, default=[0.3, 0.5])
-    parser.add_argument("--sizes", nargs="+", default=["96x96", "144x144"], metavar="HxW")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--patches", type=int, default=16, help="calibration crops")
-    parser.add_argument("--name", default="runtimes", help="of the result file")
-    options = parser.parse_args()
+    options = parser(
+        __doc__, networks=[*NETWORKS], modes=[*MODES], ratios=[0.3, 0.5],
+        sizes=["96x96", "144x144"], runs=5, threads=torch.get_num_threads(), patches=16,
+        name="runtimes",
+    ).parse_args()  # fmt: skip
     torch.set_num_threads(options.threads)
     for name in options.networks:
         started = time.perf_counter()
         row = _network(name, options)
         row["seconds"] = round(time.perf_counter() - started)
-        networks = {**_earlier(options.name), name: row}
-        runtimes = {package: _version(package) for package in RUNTIMES}
-        write_result(options.name, {"runtimes": runtimes, "networks": networks}, tell=False)
+        networks = {**read_result(options.name).get("networks", {}), name: row}
+        values = {"runtimes": versions(*RUNTIMES), "networks": networks}
+        write_result(options.name, values, say=False)
         print(f"{name}: {row['seconds']} s", flush=True)
-
-
-def _earlier(name: str) -> dict[str, Any]:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text())["networks"] if path.is_file() else {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _network(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +57,7 @@ def _network(name: str, options: argparse.Namespace) -> dict[str, Any]:
     sizes = sizes[:1] if name in HEAVY else sizes
     costs = {key: drc.complexity(network, (96, 96)) for key, network in networks.items()}
     row: dict[str, Any] = {
-        "weights": "shipped" if name == "drn_tiny" else _stored(name).name,
+        "weights": "shipped" if name == "drn_tiny" else stored_weights(name).name,
         "runs": options.runs,
         "params": {key: cost.params for key, cost in costs.items()},
         "macs": {key: cost.macs for key, cost in costs.items()},
@@ -99,7 +78,7 @@ def _network(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _pruned(name: str, ratios: list[float], patches: int) -> dict[str, nn.Module]:
     """The dense network, and one for every ratio, by name."""
-    weights = "default" if name == "drn_tiny" else str(_stored(name))
+    weights = "default" if name == "drn_tiny" else str(stored_weights(name))
     dense = drc.create_model(name, weights=weights)
     scale = get_traits(dense).scale
     loader = crop_loader(
@@ -110,10 +89,6 @@ def _pruned(name: str, ratios: list[float], patches: int) -> dict[str, nn.Module
     for ratio, plan in zip(ratios, plans, strict=True):
         networks[f"{ratio:.0%}"] = drc.prune(dense, plan, loader, patches=patches, device="cpu")
     return networks
-
-
-def _stored(name: str) -> Path:
-    return WEIGHTS / f"{name}_x4.safetensors"
 
 
 def _figures(timing: Timing) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the multiple that widths are rounded to costs in quality and gains in time.
 
-    python benchmarks/rounding.py drn_tiny
-    python benchmarks/rounding.py benchmarks/weights/slwsr16_x4.safetensors
+    python -m benchmarks.ablations.rounding drn_tiny
+    python -m benchmarks.ablations.rounding benchmarks/weights/slwsr16_x4.safetensors
 
 Each plan is cut and refitted, without recovery; PSNR is that on the last images of BSDS400, which
 calibration does not see. The time is the processor's, of one thread, as a ratio to the dense
@@ -10,47 +10,39 @@ network's in the same run (median of interleaved passes at LR 96x96).
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import HELD_OUT, shared_folder, write_result
-from drc.cli.duals import find_dual
-from drc.pipeline import cut_by_plan, plan_widths
+from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from torch import nn
 
 import drc
+from benchmarks.common import Crops, parser, photos, write_result
 from drc.core.errors import BudgetError
-from drc.data.crops import crop_loader
-from drc.data.folders import find_pairs
 from drc.networks.traits import get_traits
-from drc.opening import open_network
-from drc.selection.calibration import calibrate
-from drc.settings import PruneSettings, SearchSettings
+from drc.opening import find_dual, open_network
+from drc.settings import SearchSettings
 
 PASSES = 9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("network", help="a registered name, or a file of weights")
-    parser.add_argument("--ratios", default="0.3,0.5")
-    parser.add_argument("--images", type=int, default=12)
-    options = parser.parse_args()
+    given = parser(__doc__, ratios=[0.3, 0.5], images=12)
+    given.add_argument("network", help="a registered name, or a file of weights; of scale 4")
+    options = given.parse_args()
     torch.set_num_threads(1)
     path = options.network if Path(options.network).suffix else None
     model = open_network(None if path else options.network, path)
     traits = get_traits(model)
-    pairs = find_pairs(shared_folder() / "data" / "BSDS400", traits.scale)
-    held = pairs[-options.images :]
-    loader = crop_loader(pairs[:-HELD_OUT], traits.scale, patch=32, batch=8, steps=8, seed=0)
+    pairs, held = photos()
+    held, loader = held[-options.images :], Crops(pairs, 32, 8)(8)
     found = find_dual(None, path, traits)
     calibration = calibrate(model, loader, found[0] if found else None, SearchSettings(), "cpu", 0)
     dense, rows = drc.complexity(model), []
-    for ratio in map(float, options.ratios.split(",")):
+    for ratio in options.ratios:
         for budget in ("params", "macs"):
             for round_to in (4, 8, 16):
                 row: dict[str, Any] = {"ratio": ratio, "budget": budget, "round_to": round_to}
@@ -60,7 +52,7 @@ def main() -> None:
                 except BudgetError:
                     rows.append({**row, "reached": False})
                     continue
-                small = cut_by_plan(model, calibration, plan, PruneSettings())
+                small = cut_by_plan(model, calibration, plan, "dual_obs")
                 cost = drc.complexity(small)
                 row["psnr"] = round(drc.evaluate(small, held).psnr, 3)
                 row["params"] = round(cost.params / dense.params, 3)

@@ -1,12 +1,13 @@
 """Our own weights of the papers' networks, and what compression makes of them.
 
     drc train --config benchmarks/weights/NAME.yaml --data BSDS400 --output RUN
-    python benchmarks/own_weights.py store NAME RUN          # half precision, with its checksum
-    python benchmarks/own_weights.py measure NAME --ratios 0.3
+    python -m benchmarks.papers.own_weights store NAME RUN
+    python -m benchmarks.papers.own_weights measure NAME --ratios 0.3
 
-`measure` runs the tool's own command, `drc compress`, on the stored weights, and keeps what its
-report says: right after pruning and after recovery, on Set5 and Set14, beside the papers' figures.
-DCLS is measured on both sets blurred by random anisotropic kernels (`drc degrade`, seed 0).
+`store` keeps a training's weights in half precision, with their checksum. `measure` runs the tool's
+own command, `drc compress`, on the stored weights, and keeps what its report says: right after
+pruning and after recovery, on Set5 and Set14, beside the papers' figures. DCLS is measured on both
+sets blurred by random anisotropic kernels (`drc degrade`, seed 0).
 """
 
 from __future__ import annotations
@@ -23,13 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import RESULTS, shared_folder, write_result
 from safetensors.torch import load_file, save_file
 
+from benchmarks.common import (
+    WEIGHTS,
+    measured_sets,
+    parser,
+    read_result,
+    shared_folder,
+    stored_weights,
+    write_result,
+)
 from drc.core.files import write_text
 from drc.report.paper import published
 
-WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = WEIGHTS / "checksums.yaml"
 BLIND = ("dcls",)
 PAPERS = {"slwsr16": [{"model": "slwsr16", "scale": 4, "data": "Set5", "psnr": 31.62}]}
@@ -37,12 +45,16 @@ PAPERS = {"slwsr16": [{"model": "slwsr16", "scale": 4, "data": "Set5", "psnr": 3
 
 
 def main() -> None:
-    options = _options()
+    given = parser(__doc__, ratios=[0.3], steps=1000, batch=8, patch=24, amp="bf16")
+    given.add_argument("what", choices=("store", "measure"))
+    given.add_argument("name")
+    given.add_argument("run", type=Path, nargs="?", help="of `store`: the folder of the training")
+    options = given.parse_args()
     if options.what == "store":
         store(options.name, options.run)
     else:
-        for ratio in options.ratios.split(","):
-            measure(options.name, float(ratio), options)
+        for ratio in options.ratios:
+            measure(options.name, ratio, options)
 
 
 def store(name: str, run: Path) -> None:
@@ -91,11 +103,10 @@ def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
             if images
         }
     row["seconds"] = {step: facts["seconds"] for step, facts in report["steps"].items()}
-    row["recovery"] = _told(report["data"]["recovery"], folder)
-    row["command"] = _told(" ".join(["drc", *command]), folder)
+    row["recovery"] = _without_folders(report["data"]["recovery"], folder)
+    row["command"] = _without_folders(" ".join(["drc", *command]), folder)
     row["papers"] = [asdict(f) for f in published() if name in (f.model, f.dense)] or PAPERS[name]
-    path = RESULTS / "own_weights.json"
-    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    rows = read_result("own_weights").get("rows", [])
     rows = [old for old in rows if (old["network"], old["ratio"]) != (name, ratio)]
     write_result(
         "own_weights", {"rows": sorted([*rows, row], key=lambda r: (r["network"], r["ratio"]))}
@@ -106,11 +117,11 @@ def measure(name: str, ratio: float, options: argparse.Namespace) -> None:
     )
 
 
-def _told(text: str, folder: str) -> str:
-    """A text without the places of this machine."""
-    places = {str(WEIGHTS): "benchmarks/weights", f"{shared_folder() / 'data'}/": "", folder: "."}
-    for place, word in places.items():
-        text = text.replace(place, word)
+def _without_folders(text: str, folder: str) -> str:
+    """A text without the folders of this machine."""
+    words = {str(WEIGHTS): "benchmarks/weights", f"{shared_folder() / 'data'}/": "", folder: "."}
+    for path, word in words.items():
+        text = text.replace(path, word)
     return text
 
 
@@ -118,7 +129,7 @@ def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path)
     data = shared_folder() / "data"
     test = data / "benchmark"
     command = [
-        "compress", "--weights", WEIGHTS / f"{name}_x4.safetensors", "--data", data / "BSDS400",
+        "compress", "--weights", stored_weights(name), "--data", data / "BSDS400",
         "--ratio", ratio, "--steps", options.steps, "--batch", options.batch, "--patch",
         options.patch, "--amp", options.amp,
     ]  # fmt: skip
@@ -129,8 +140,8 @@ def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path)
     if name in BLIND:
         settings["data"] = {"degradation": "aniso"}
         test = folder / "blind"
-        for part in ("Set5", "Set14"):
-            make = ["degrade", data / "benchmark" / part / "HR", test / part, "--quiet"]
+        for part, images in measured_sets().items():
+            make = ["degrade", images / "HR", test / part, "--quiet"]
             subprocess.run([sys.executable, "-m", "drc", *map(str, make)], check=True)
     if not dual.is_file():
         settings["recovery"] = {"dual_weight": 0}
@@ -139,19 +150,6 @@ def _command(name: str, ratio: float, options: argparse.Namespace, folder: Path)
         config.write_text(yaml.safe_dump(settings))
         command += ["--config", config]
     return [str(part) for part in [*command, "--test-data", test]]
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("store", "measure"))
-    parser.add_argument("name")
-    parser.add_argument("run", type=Path, nargs="?", help="of `store`: the folder of the training")
-    parser.add_argument("--ratios", default="0.3")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--patch", type=int, default=24)
-    parser.add_argument("--amp", default="bf16")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

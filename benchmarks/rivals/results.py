@@ -1,4 +1,4 @@
-"""The result file of `rivals.py`: read, checked against the terms of a run, and added to."""
+"""The result file of the comparison: read, checked against the terms of a run, and added to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, write_result
+from benchmarks import common
 
 Row = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Results:
     def __init__(self, name: str, network: str, terms: Row, baseline: Callable[[], Row]) -> None:
         self.name = name
         terms = json.loads(json.dumps(terms))
-        old = _read(self.path)
+        old = common.read_result(name)
         if old:
             _check(self.path, {"network": network, **terms}, old)
         self.head = {"network": network, "terms": terms}
@@ -37,33 +37,29 @@ class Results:
 
     @property
     def path(self) -> Path:
-        return RESULTS / f"{self.name}.json"
+        return common.RESULTS / f"{self.name}.json"
 
     def find(self, row: Row) -> Row:
         """The row on file that is of the same method, ratio and seed, or `row` itself."""
-        rows = _read(self.path).get("rows", [])
+        rows = common.read_result(self.name).get("rows", [])
         return next((old for old in rows if _key(old) == _key(row)), row)
 
     def save(self, row: Row) -> None:
         """Add a row, in place of an earlier one of the same method, ratio and seed."""
         with _locked(self.name):
-            rows = _read(self.path).get("rows", [])
-            rows = [old for old in rows if _place(old) != _place(row)]
+            rows = common.read_result(self.name).get("rows", [])
+            rows = [old for old in rows if _sample(old) != _sample(row)]
             rows = sorted([*rows, row], key=lambda r: (r["ratio"], r["method"], r["seed"]))
-            write_result(self.name, {**self.head, "rows": rows}, tell=False)
+            common.write_result(self.name, {**self.head, "rows": rows}, say=False)
 
 
-def _place(row: Row) -> tuple:
+def _sample(row: Row) -> tuple:
     return row["method"], row["ratio"], row["seed"]
 
 
 def _key(row: Row) -> tuple:
     """A method whose recipe has changed is another one."""
-    return *_place(row), json.dumps(row["recipe"], sort_keys=True)
-
-
-def _read(path: Path) -> Row:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return *_sample(row), json.dumps(row["recipe"], sort_keys=True)
 
 
 def _check(path: Path, terms: Row, old: Row) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage_child import Log, forward, images
 from torch import nn
-from zoo import networks
 
 import drc
+from benchmarks.coverage.child import Log, forward, images
+from benchmarks.zoo import networks
 
 TOLERANCE = 1e-3  # of the output's magnitude
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coverage_child import Log, build, forward, images, seconds
 from torch import Tensor, nn
-from zoo import networks
 
 import drc
+from benchmarks.coverage.child import Log, build, forward, images, seconds
+from benchmarks.zoo import networks
 from drc.graph.cost import CostModel
 from drc.graph.groups import ChannelGraph
 from drc.graph.inputs import call, map_inputs

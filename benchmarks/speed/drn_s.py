@@ -1,7 +1,7 @@
 """Speed of DRN-S at the parameter counts of S30, S50 and S70: our widths beside the published ones.
 
-    python benchmarks/drn_s_speed.py
-    python benchmarks/drn_s_speed.py --modes eager,compiled --runs 7
+    python -m benchmarks.speed.drn_s
+    python -m benchmarks.speed.drn_s --modes eager,compiled --runs 7
 
 Ours keep no more parameters than the published network and are multiples of what the device likes
 (`--round-to`). Weights are initial, which take as long as others, so widths come from the shape of
@@ -10,22 +10,16 @@ the network alone (`uniform_inner`) and nothing is said of quality. All networks
 
 from __future__ import annotations
 
-import argparse
-
-from common import write_result
-
 import drc
+from benchmarks.common import cost, parser, write_result
 from drc.evaluation.speed import bench
 
 PERCENTS = (30, 50, 70)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--modes", default="eager,channels_last")
-    parser.add_argument("--round-to", type=int, nargs="*", default=[8, 16])
-    parser.add_argument("--runs", type=int, default=7)
-    options = parser.parse_args()
+    given = parser(__doc__, modes=["eager", "channels_last"], round_to=[8, 16], runs=7)
+    options = given.parse_args()
     dense = drc.create_model("drn_s")
     networks = {"drn_s": dense}
     for percent in PERCENTS:
@@ -35,16 +29,13 @@ def main() -> None:
             networks[f"ours {percent}, multiples of {round_to}"] = _ours(
                 dense, _params(published), round_to
             )
-    modes = options.modes.split(",")
-    found = bench(networks, ((96, 96),), modes, runs=options.runs)
+    found = bench(networks, ((96, 96),), options.modes, runs=options.runs)
     timings = [timing for group in found for timing in group]
     rows = [
         {
             "network": name,
             "params": _params(network),
-            "mac_ratio": round(
-                drc.complexity(dense, (96, 96)).macs / drc.complexity(network, (96, 96)).macs, 3
-            ),
+            "mac_ratio": round(cost(dense)["macs"] / cost(network)["macs"], 3),
             **{t.mode: t.speedup and round(t.speedup, 3) for t in timings if t.network == name},
         }
         for name, network in networks.items()

@@ -1,7 +1,7 @@
 """What search and ranking cost on DRN-S: passes, seconds and peak memory.
 
-    python benchmarks/search_cost.py
-    python benchmarks/search_cost.py --model drn_tiny --batch 8
+    python -m benchmarks.speed.search_cost
+    python -m benchmarks.speed.search_cost --model drn_tiny --batch 8
 
 Targets: at most 1/1000 of the forward-backward passes of the published recipe (12,500 for the
 search and 51,840 for the ranking, of 16 crops each); under 3 minutes on two cores; peak memory at
@@ -14,22 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 
-from common import write_result
+from benchmarks.common import in_own_process, parser, write_result
 
 PUBLISHED_PASSES = 12_500 + 51_840
 PUBLISHED_BATCH = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="drn_s")
-    parser.add_argument("--batch", type=int, default=PUBLISHED_BATCH)
-    parser.add_argument("--part", choices=("search", "training"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    given = parser(__doc__, model="drn_s", batch=PUBLISHED_BATCH)
+    given.add_argument("--part", choices=("search", "training"), help=argparse.SUPPRESS)
+    options = given.parse_args()
     if options.part:
         work = {"search": _search, "training": _training}[options.part]
         print(json.dumps(work(options.model, options.batch)))
@@ -48,11 +45,8 @@ def main() -> None:
 
 
 def _alone(part: str, options: argparse.Namespace) -> dict:
-    command = [sys.executable, __file__, "--part", part, "--model", options.model]
-    done = subprocess.run(
-        [*command, "--batch", str(options.batch)], check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    found = in_own_process("--part", part, "--model", options.model, "--batch", options.batch)
+    return sys.exit(found["failure"]) if "failure" in found else found
 
 
 def _search(name: str, batch: int) -> dict:

@@ -1,6 +1,6 @@
 """Which formats `drc export` can write for which networks: on initial weights, each in a process.
 
-    python benchmarks/export_matrix.py --only slwsr16 imdn --formats onnx pt2
+    python -m benchmarks.speed.export_matrix --only slwsr16,imdn --formats onnx,pt2
 
 What was measured earlier stays in the result unless it is measured again, so that the table can be
 made in parts.
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, write_result
+from benchmarks.common import in_own_process, parser, read_result, versions, write_result
 
 NETWORKS = ("drn_tiny", "drn_s", "edsr_baseline", "imdn", "slwsr16", "swinir_light", "dat", "dcls")
 FORMATS = ("onnx", "openvino", "ncnn", "pt2")
@@ -26,13 +23,10 @@ RUNTIMES = ("onnx", "onnxruntime", "openvino", "ncnn", "pnnx")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=list(NETWORKS), metavar="NETWORK")
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), metavar="FORMAT")
-    parser.add_argument("--lr-size", help="a file of one size, HxW")
-    parser.add_argument("--seconds", type=float, default=600, help="for each file")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    options = parser(__doc__, only=[*NETWORKS], formats=[*FORMATS], seconds=600.0)
+    options.add_argument("--lr-size", help="a file of one size, HxW")
+    options.add_argument("--child", help=argparse.SUPPRESS)
+    given = options.parse_args()
     if given.child is not None:
         print(json.dumps(_measure(given.only[0], given.formats[0], given.lr_size, given.child)))
         return
@@ -40,30 +34,16 @@ def main() -> None:
         for to in given.formats:
             found = _in_a_process(network, to, given.lr_size, given.seconds)
             key = f"{network} {to}" + (f" {given.lr_size}" if given.lr_size else "")
-            files = {**_earlier(), key: found}
-            runtimes = {name: version(name) for name in RUNTIMES}
-            write_result("export", {"runtimes": runtimes, "files": files}, tell=False)
+            files = {**read_result("export").get("files", {}), key: found}
+            write_result("export", {"runtimes": versions(*RUNTIMES), "files": files}, say=False)
             print(key, json.dumps(found)[:200], flush=True)
-
-
-def _earlier() -> dict[str, Any]:
-    path = RESULTS / "export.json"
-    return json.loads(path.read_text())["files"] if path.is_file() else {}
 
 
 def _in_a_process(network: str, to: str, lr_size: str | None, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--only", network, "--formats", to, "--child", folder]
+        command = ["--only", network, "--formats", to, "--child", folder]
         command += ["--lr-size", lr_size] if lr_size else []
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return {"failure": f"did not end within {seconds:g} s"}
-    if done.returncode != 0:
-        return {"failure": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
-    return json.loads(done.stdout.splitlines()[-1])
+        return in_own_process(*command, seconds=seconds)
 
 
 def _measure(network: str, to: str, lr_size: str | None, folder: str) -> dict[str, Any]:

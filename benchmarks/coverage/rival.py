@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 import torch
-from coverage_child import Log, build, forward, images
 from torch import Tensor, nn
 
+from benchmarks.coverage.child import Log, build, forward, images
 from drc.graph.inputs import call
 
 TARGET = 0.3

@@ -1,11 +1,11 @@
-"""The tables that `rivals.py --table` prints: means over seeds, as Markdown."""
+"""The tables that `--table` prints: means over seeds, as Markdown."""
 
 from __future__ import annotations
 
 from statistics import fmean, stdev
 from typing import Any
 
-from rivals_methods import DENSE, METHODS
+from benchmarks.rivals.methods import DENSE, METHODS
 
 Row = dict[str, Any]
 _SETS = ("held_out", "Set5", "Set14")

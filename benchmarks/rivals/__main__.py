@@ -1,11 +1,11 @@
 """Every method on equal terms: one network, the same data, recovery, seeds and removed fractions.
 
-    python benchmarks/rivals.py drn_tiny
-    python benchmarks/rivals.py craft_x4 --methods ours,uniform+l1,dense --ratios 0.3 --seeds 0
-    python benchmarks/rivals.py edsr_baseline --weights edsr.safetensors --train-steps 3000
-    python benchmarks/rivals.py --table
+    python -m benchmarks.rivals drn_tiny
+    python -m benchmarks.rivals craft_x4 --methods ours,uniform+l1,dense --ratios 0.3 --seeds 0
+    python -m benchmarks.rivals edsr_baseline --weights edsr.safetensors --train-steps 3000
+    python -m benchmarks.rivals --table
 
-Methods are those of `rivals_methods.py`, or STRATEGY+IMPORTANCE[+refit] of drc's own names; each
+Methods are those of `methods.py`, or STRATEGY+IMPORTANCE[+refit] of drc's own names; each
 removes the same fraction of the parameters. Calibration and recovery read the images of --data
 less the last 20 in name order; on these (`held_out`) choices are made. Set5 and Set14 report only.
 A row is measured right after pruning and after each length of recovery, every one of which starts
@@ -26,19 +26,17 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from common import HELD_OUT, RESULTS, shared_folder
-from rivals_bench import Bench, Crops
-from rivals_methods import DENSE, METHODS, find_method
-from rivals_networks import NETWORKS, SCALE, open_dense
-from rivals_results import Results, Row
-from rivals_table import tables
 from torch import nn
 
+from benchmarks.common import HELD_OUT, RESULTS, SCALE, Crops, listed, parser, shared_folder
+from benchmarks.rivals.bench import Bench
+from benchmarks.rivals.methods import DENSE, METHODS, find_method
+from benchmarks.rivals.networks import NETWORKS, open_dense
+from benchmarks.rivals.results import Results, Row
+from benchmarks.rivals.table import tables
 from drc.core.errors import DrcError
 from drc.core.runtime import resolve_device
 from drc.data.folders import find_pairs
@@ -59,7 +57,7 @@ def main() -> None:
     rows = [row for row in wanted if options.again or _missing(results, row, options.steps)]
     clock = _Clock(len(rows))
     for row in rows:
-        clock.tell("{method}, ratio {ratio}, seed {seed}".format(**row))
+        clock.say("{method}, ratio {ratio}, seed {seed}".format(**row))
         try:
             _measure(bench, results, row, options)
         except DrcError as error:
@@ -126,41 +124,27 @@ def _bench(options: argparse.Namespace) -> Bench:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add, usual = parser.add_argument, RecoverySettings()
+    usual = RecoverySettings()
+    made = parser(
+        __doc__, methods=[*METHODS, DENSE], ratios=[0.3, 0.5, 0.7], seeds=[0, 1, 2],
+        batch=usual.batch, patch=usual.patch, lr=usual.lr, train_steps=0, device="auto",
+    )  # fmt: skip
+    add = made.add_argument
     add("network", nargs="?", choices=NETWORKS)
-    add("--methods", type=_list(str), default=[*METHODS, DENSE], metavar="A,B")
-    add("--ratios", type=_list(float), default=[0.3, 0.5, 0.7], help="fractions removed")
-    add("--seeds", type=_list(int), default=[0, 1, 2])
-    add("--steps", type=_list(int), default=[0, 300, 3000], help="lengths of recovery")
+    add("--steps", type=listed(int), default=[0, 300, 3000], help="lengths of recovery")
     add("--only-pruned", action="store_true", help="no recovery: --steps 0")
-    add("--batch", type=int, default=usual.batch, help="crops per step")
-    add("--patch", type=int, default=usual.patch, help="LR side of a crop")
-    add("--lr", type=float, default=usual.lr, help="peak learning rate of the recovery")
     add("--data", type=Path, help="folder of training images; BSDS400 of the shared folder")
-    add("--weights", help="file of the network's weights, or default for the published ones")
-    add("--train-steps", type=int, default=0, help="make the --weights file if it is not there")
-    add("--device", default="auto")
+    add("--weights", help="a file, made by --train-steps if it is not there, or default")
     add("--threads", type=int, help="of the CPU; as many as torch takes")
     add("--runs", type=int, default=5, help="timed forward passes per network; 0 leaves them out")
     add("--name", help="of the result file, without .json; rivals_NETWORK")
     add("--again", action="store_true", help="measure rows that are there already")
     add("--table", action="store_true", help="print the tables of the result files, no more")
-    options = parser.parse_args()
+    options = made.parse_args()
     if options.network is None and not options.table:
-        parser.error("which network?")
+        made.error("which network?")
     options.steps = [0] if options.only_pruned else sorted({0, *options.steps})
     return options
-
-
-def _list(kind: type) -> Callable[[str], list[Any]]:
-    """An option of several values between commas."""
-
-    def values(text: str) -> list[Any]:
-        return [kind(part) for part in text.split(",")]
-
-    values.__name__ = f"list of {kind.__name__}"  # for argparse's message
-    return values
 
 
 class _Clock:
@@ -169,7 +153,7 @@ class _Clock:
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.monotonic()  # in rows
 
-    def tell(self, what: str) -> None:
+    def say(self, what: str) -> None:
         left = "?"
         if self.done:
             seconds = (time.monotonic() - self.start) / self.done * (self.total - self.done)
