@@ -167,7 +167,7 @@ class RunFolder:
             RunError: none is finished.
         """
         for step, path in (("finetune", self.finetuned_path), ("prune", self.pruned_path)):
-            if self.finished(step) and path.is_file():
+            if self.finished(step):
                 return path
         raise missing(self.pruned_path, "pruned network", "drc prune")
 
@@ -209,9 +209,20 @@ class RunFolder:
         """
         return self._read_record()["steps"]
 
+    def result_of(self, step: str) -> Path | None:
+        """The file that a step of a compression is for; None for other steps."""
+        names = {"search": "plan", "prune": "pruned", "finetune": "finetuned"}
+        return getattr(self, f"{names[step]}_path") if step in names else None
+
     def finished(self, step: str) -> bool:
-        """Whether the step's last attempt came to its end. Raises RunError as `read_steps`."""
-        return bool(self.read_steps().get(step, {}).get("finished"))
+        """Whether the step's last attempt came to its end, and its result is there.
+
+        Raises:
+            RunError: as `read_steps`.
+        """
+        result = self.result_of(step)
+        recorded = bool(self.read_steps().get(step, {}).get("finished"))
+        return recorded and (result is None or result.is_file())
 
     def record(self, step: str, facts: dict[str, Any]) -> None:
         """Set one step's entry in `steps.json`, atomically; those of later steps go.

@@ -21,7 +21,7 @@ from drc.store.run_folder import STEPS, RunFolder, missing
 Facts = Mapping[str, Any]
 """Plain values by name."""
 
-_MADE_BY = {"prune": ("pruned_path", "pruned network"), "finetune": ("finetuned_path", "network")}
+_MADE = {"prune": "pruned network", "finetune": "network"}
 
 
 class Store(ABC):
@@ -224,7 +224,7 @@ class FolderStore(Store):
 
     def plan(self, ratio: float | None = None) -> Plan:
         run = self.run
-        if not (self.finished("search") and run.plan_path.is_file()):
+        if not self.finished("search"):
             raise missing(run.plan_path, "plan", "drc search")
         plan = Plan.load(run.plan_path)
         if ratio in (None, plan.budget.ratio):
@@ -246,14 +246,16 @@ class FolderStore(Store):
         return load_dual(path, scale, channels) if path.is_file() else None
 
     def save_network(self, step: str, network: nn.Module, provenance: Mapping[str, Any]) -> None:
-        save(network, getattr(self.run, _MADE_BY[step][0]), provenance)
+        save(network, self._path_of(step), provenance)
 
     def network(self, step: str) -> nn.Module:
-        name, what = _MADE_BY[step]
-        path = getattr(self.run, name)
-        if not (self.finished(step) and path.is_file()):
-            raise missing(path, what, f"drc {step}")
+        path = self._path_of(step)
+        if not self.finished(step):
+            raise missing(path, _MADE[step], f"drc {step}")
         return self._open_network(path)
+
+    def finished(self, step: str) -> bool:
+        return self.run.finished(step)
 
     def save_settings(self, settings: Facts) -> None:
         self.run.write_config(dict(settings))
@@ -287,6 +289,11 @@ class FolderStore(Store):
             check_inventory(path, sources)
         else:
             write_inventory(path, sources)
+
+    def _path_of(self, step: str) -> Path:
+        path = self.run.result_of(step)
+        assert path is not None  # only steps that make networks are asked for
+        return path
 
     def _training_files_since(self, step: str) -> list[Path]:
         run = self.run

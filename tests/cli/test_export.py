@@ -68,6 +68,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     run = RunFolder.create(folder / "runs" / "one", "drn_tiny", 4, plain)
     widths = [width // 2 for width in dense_widths(8, 8, 4)]
     package.save(build("drn_tiny", 4, widths), run.pruned_path)
+    run.record("prune", {"finished": True})
     result = drc("export", "--runs", "2", "--threads", "1", cwd=folder)
     assert result.returncode == 0, result.stderr
     return Work(folder, run.path, result.stdout, result.stderr)

@@ -217,6 +217,7 @@ def test_networks_of_files_and_runs(photos, tmp_path):
     config = {"model": "drn_tiny"}
     run = RunFolder.create(tmp_path / "runs" / "first", "drn_tiny", 4, config)
     save(network, run.pruned_path)
+    run.record("prune", {"finished": True})
     trained = RunFolder.create(tmp_path / "runs" / "then", "drn_tiny", 4, config, "training")
     made = {}
     for name, options in {
@@ -238,6 +239,7 @@ def test_networks_of_files_and_runs(photos, tmp_path):
     result = here("upscale", photos / "a.png", "newest.png", "--json", cwd=tmp_path)
     assert json.loads(result.stdout)["network"] == "runs/then/trained.safetensors"
     save(network, run.finetuned_path)
+    run.record("finetune", {"finished": True})
     result = here("upscale", photos / "a.png", "x.tif", "--run", run.path, "--json", cwd=tmp_path)
     assert json.loads(result.stdout)["network"] == str(run.finetuned_path)
 
