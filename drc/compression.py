@@ -19,7 +19,6 @@ from drc import __version__
 from drc.core.distributed import is_first, on_first, own_device
 from drc.core.errors import DrcError, RunError, UsageError
 from drc.core.runtime import Progress, seed_everything
-from drc.data.batches import BatchReader
 from drc.data.inventory import lines_of
 from drc.data.sources import Crops, GivenCrops
 from drc.evaluation.inference import Inference
@@ -35,10 +34,10 @@ from drc.selection.planning import Plans, check_plan, cut_by_plan, search_plans
 from drc.selection.widths.base import get_strategy
 from drc.settings import RunSettings, identity
 from drc.settings.base import Settings
-from drc.store.plan import Plan
+from drc.store.plan import Plan, fingerprint
 from drc.store.state import MemoryStore, Store
 from drc.training.distill import in_words
-from drc.training.dual_fit import fit_dual
+from drc.training.dual_fit import fit_to_crops
 from drc.training.loop import TrainingFiles, run_training
 
 NO_BLUR = (
@@ -163,7 +162,8 @@ class Compression:
             return on_first(self._known_plans)
         words = self.crops.calibration_in_words(search)
         with self._step("search", {"strategy": search.strategy, "calibration": words}) as facts:
-            self._log_blur()
+            if self.lacks_blur:
+                self._log(f"note: {NO_BLUR}")
             calibration = self.calibration(not get_strategy(search.strategy).data_free)
             notes = self._dual_notes(facts)
             found = search_plans(self.network, calibration, search, notes)
@@ -207,17 +207,17 @@ class Compression:
         """
         options, store = self.settings.recovery, self.store
         pruned = store.network("prune")
-        identity = on_first(self._identity_of_recovery)
+        known = on_first(lambda: self._identity_of_recovery(pruned))
         record = on_first(lambda: store.records().get("finetune", {}))
-        same = record.get("identity") == identity
-        if resume and same and record["finished"]:
+        same = record.get("identity") == known
+        if resume and same and on_first(lambda: store.finished("finetune")):
             self._log("the recovery is finished already")
             return store.network("finetune")
         goes_on = on_first(lambda: self._goes_on(resume, overwrite))
         words = f"{self.crops.recovery_in_words(options)}, {in_words(self._teacher_name, options)}"
-        known = {"identity": identity, "steps": options.steps, "recovery": words}
+        begun = {"identity": known, "steps": options.steps, "recovery": words}
         on_first(lambda: store.list_images(self.crops.sources, goes_on))
-        with self._step("finetune", known, goes_on) as facts:
+        with self._step("finetune", begun, goes_on) as facts:
             recovered = run_training(
                 pruned,
                 self.crops.recovery(options),
@@ -314,25 +314,19 @@ class Compression:
         else:
             self._log("no trained dual model is given: fitting one on the calibration data")
             seed_everything(self.settings.seed)
-            reader = BatchReader(
-                self.crops.calibration(search), traits.scale, traits.value_range, "cpu",
-                channels=traits.channels,
+            dual = fit_to_crops(
+                self.crops.calibration(search), traits, search.dual_steps, self.settings.seed,
+                self.settings.device, self.progress,
             )  # fmt: skip
-            dual = fit_dual(
-                reader, traits.scale, traits.value_range, steps=search.dual_steps,
-                seed=self.settings.seed, device=self.settings.device, progress=self.progress,
-            ).cpu()  # fmt: skip
-            words = f"none was given, so one was fitted in {search.dual_steps} steps on the "
-            words += "calibration data"
+            steps = f"{search.dual_steps} steps on the calibration data"
+            words = f"none was given, so one was fitted in {steps}"
         self.store.save_dual(dual)
         return dual, words
 
     def _dual_notes(self, facts: dict[str, Any]) -> list[str]:
         """Where the dual model comes from, for the record and the plan."""
-        facts["dual"] = "none: it has no weight, or nothing needs it"
-        if self._dual is not None:
-            facts["dual"] = self._dual[1]
-        return [f"dual model: {facts['dual']}"]
+        facts["dual"] = self._dual[1] if self._dual else "none: nothing needed one"
+        return [f"dual model: {facts['dual']}"] if self._dual else []
 
     def _take_ratio(self, ratio: float) -> None:
         """Make `ratio`, one of several that were searched, that of the run from now on."""
@@ -365,14 +359,15 @@ class Compression:
         check_plan(self.network, plan)
         return plan
 
-    def _identity_of_recovery(self) -> str:
-        """Of two recoveries that give the same network: its settings, images, and networks."""
+    def _identity_of_recovery(self, pruned: nn.Module) -> str:
+        """What two recoveries share that give one network: settings, images, where they begin."""
         settings = self.settings
         parts = {
             "settings": identity(settings.recovery),
             "seed": settings.seed,
             "images": lines_of(self.crops.sources),
             "data": identity(settings.data),
+            "pruned": fingerprint(pruned),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -446,9 +441,6 @@ class Compression:
         settings, store = self.settings, self.store
         steps = {name: facts for name, facts in store.records().items() if name != "report"}
         calibration = self.crops.calibration_in_words(settings.search)
-        notes = list(self.origin.notes)
-        if self.lacks_blur:
-            notes.append(NO_BLUR)
         return Provenance(
             command=self.origin.command,
             weights=self.origin.weights,
@@ -457,12 +449,8 @@ class Compression:
             recovery=steps.get("finetune", {}).get("recovery", "not run"),
             steps=steps,
             files=self._listed_files(),
-            notes=tuple(notes),
+            notes=self.origin.notes + ((NO_BLUR,) if self.lacks_blur else ()),
         )
-
-    def _log_blur(self) -> None:
-        if self.lacks_blur:
-            self._log(f"note: {NO_BLUR}")
 
 
 def check_names(settings: RunSettings) -> None:

@@ -20,7 +20,7 @@ from drc.core.distributed import process_share
 from drc.core.errors import DataError, UsageError
 from drc.core.files import write_json
 from drc.core.runtime import eval_mode, resolve_device
-from drc.data.batches import BatchReader, LrReader
+from drc.data.batches import LrReader
 from drc.data.crops import crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
@@ -34,7 +34,7 @@ from drc.opening import find_dual
 from drc.settings import AdaptRun
 from drc.store.networks import save_dual
 from drc.store.run_folder import RunFolder
-from drc.training.dual_fit import fit_dual
+from drc.training.dual_fit import FIT_STEPS, fit_to_crops
 from drc.training.losses import chain_loss
 
 _TITLES = {
@@ -108,12 +108,7 @@ class AdaptSession(TrainSession):
             self.images, traits.scale, patch=options.patch, batch=options.batch, steps=_LOOKS,
             seed=settings.seed, workers=settings.data.workers, degradation=self.degradation,
         )  # fmt: skip
-        scale, value_range = traits.scale, traits.value_range
-        reader = BatchReader(crops, scale, value_range, "cpu", channels=traits.channels)
-        return fit_dual(
-            reader, scale, value_range, seed=settings.seed, device=settings.device,
-            progress=self.display,
-        ).cpu()  # fmt: skip
+        return fit_to_crops(crops, traits, FIT_STEPS, settings.seed, settings.device, self.display)
 
     @cached_property
     def without_hr(self) -> list[Path] | list[Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from drc.core.runtime import Progress, resolve_device
 from drc.data.batches import BatchReader
 from drc.data.matlab import downscale
 from drc.networks.dual import DualModel
+from drc.networks.traits import Traits
 from drc.settings import RecoverySettings
 from drc.training.losses import level_loss
 from drc.training.schedule import learning_rate
@@ -23,6 +25,26 @@ FIT_STEPS = 200
 _WARMUP = 10
 _SOLVED_BATCHES = 4
 _RIDGE = 1e-6  # of the mean feature energy; keeps the closed form solvable on flat images
+
+
+def fit_to_crops(
+    crops: Iterable[Any],
+    traits: Traits,
+    steps: int,
+    seed: int,
+    device: str | torch.device,
+    progress: Progress | None,
+) -> DualModel:
+    """A dual model for a network of these traits, fitted to `(lr, hr)` crops; on the CPU.
+
+    Raises:
+        DataError: as `fit_dual`.
+    """
+    reader = BatchReader(crops, traits.scale, traits.value_range, "cpu", channels=traits.channels)
+    return fit_dual(
+        reader, traits.scale, traits.value_range, steps=steps, seed=seed, device=device,
+        progress=progress,
+    ).cpu()  # fmt: skip
 
 
 def fit_dual(
