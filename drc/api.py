@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -200,7 +200,7 @@ def compress(
     *,
     search: SearchSettings | None = None,
     prune: PruneSettings | None = None,
-    recovery: RecoverySettings | None = RecoverySettings(),  # noqa: B008  (immutable)
+    recovery: RecoverySettings | Literal[False] | None = None,
     test: TestData | None = "bundled",
     device: Device = "auto",
     seed: int = 0,
@@ -216,7 +216,7 @@ def compress(
         ratio: the fraction of the budget to remove, between 0 and 1.
         search, prune: settings of these steps.
         recovery: settings of the recovery, from the dense network unless they name a teacher;
-            None leaves it out.
+            False leaves it out.
         test: what to measure on: a folder, pairs, `bundled` photos, or None to skip PSNR.
         device: auto, cpu or cuda:N.
         seed: of every random choice.
@@ -228,14 +228,14 @@ def compress(
     """
     if isinstance(ratio, Sequence):
         raise UsageError("drc.compress takes one ratio; drc.search gives plans for several")
+    learning = recovery or RecoverySettings()
     chosen = _run_settings(
-        ratio, search, prune=prune or PruneSettings(), recovery=recovery or RecoverySettings(),
-        device=device, seed=seed,
-    )  # fmt: skip
-    teacher = _teacher(plain_network(model), None, recovery) if recovery else None
+        ratio, search, prune=prune or PruneSettings(), recovery=learning, device=device, seed=seed
+    )
+    teacher = None if recovery is False else _teacher(plain_network(model), None, learning)
     driver = _driver(model, loader, chosen, teacher=teacher, test=test, progress=progress)
     with together(device):
-        report = driver.run(recovery=recovery is not None)
+        report = driver.run(recovery=recovery is not False)
     return Result(driver.model, driver.store.plan(), report)
 
 

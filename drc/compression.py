@@ -168,7 +168,7 @@ class Compression:
             notes = self._dual_notes(facts)
             found = search_plans(self.network, calibration, search, notes)
             if is_first():
-                self.store.save_plans(found.plans)
+                self.store.save_plans(found.plans, bool(search.front))
             self._take_ratio(found.plans[0].budget.ratio)
         return found
 
@@ -325,8 +325,8 @@ class Compression:
 
     def _dual_notes(self, facts: dict[str, Any]) -> list[str]:
         """Where the dual model comes from, for the record and the plan."""
-        facts["dual"] = self._dual[1] if self._dual else "none: nothing needed one"
-        return [f"dual model: {facts['dual']}"] if self._dual else []
+        facts["dual"] = "none: dual_weight is 0" if self._dual is None else self._dual[1]
+        return [f"dual model: {facts['dual']}"]
 
     def _take_ratio(self, ratio: float) -> None:
         """Make `ratio`, one of several that were searched, that of the run from now on."""

@@ -21,7 +21,7 @@ cd "$work"
 # Settings for a quick look; leave them out for a real run. The command line wins over the file.
 cat > quick.yaml <<'YAML'
 search: {patches: 16, patch: 24}
-finetune: {batch: 4, patch: 24}
+recovery: {batch: 4, patch: 24}
 report: {lr_size: [48, 48], runs: 1}
 YAML
 

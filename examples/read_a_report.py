@@ -22,7 +22,7 @@ def make_run(steps: int) -> Path:
     settings = {
         "model": "drn_tiny",
         "search": {"ratio": 0.3, "patches": 16, "patch": 24},
-        "finetune": {"steps": steps, "batch": 4, "patch": 24},
+        "recovery": {"steps": steps, "batch": 4, "patch": 24},
         "report": {"lr_size": [48, 48], "runs": 3},
     }
     (folder / "quick.yaml").write_text(json.dumps(settings))  # JSON is YAML, too

@@ -18,9 +18,9 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from text_tables import Table
 
 from drc.cli.app import COMMANDS, app
+from drc.report.table import Table
 
 DEFAULT = re.compile(r"\s*\[default: (.*?)\](\.?)$")
 

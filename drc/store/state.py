@@ -51,8 +51,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def save_plans(self, plans: Sequence[Plan]) -> None:
-        """Keep the plans of a search; the first is the plan of the run."""
+    def save_plans(self, plans: Sequence[Plan], several: bool) -> None:
+        """Keep the plans of a search, for `several` ratios or one; the first is the run's."""
 
     @abstractmethod
     def plan(self, ratio: float | None = None) -> Plan:
@@ -128,7 +128,7 @@ class MemoryStore(Store):
     def abandon(self, step: str, facts: Facts, resumable: bool) -> None:
         self._records[step] = {**facts, "finished": False}
 
-    def save_plans(self, plans: Sequence[Plan]) -> None:
+    def save_plans(self, plans: Sequence[Plan], several: bool) -> None:
         self._plans = list(plans)
 
     def plan(self, ratio: float | None = None) -> Plan:
@@ -216,10 +216,9 @@ class FolderStore(Store):
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, aside) if copy else path.replace(aside)
 
-    def save_plans(self, plans: Sequence[Plan]) -> None:
-        if len(plans) > 1:
-            for plan in plans:
-                plan.save(self.run.plan_of_ratio(plan.budget.ratio))
+    def save_plans(self, plans: Sequence[Plan], several: bool) -> None:
+        for plan in plans if several else ():
+            plan.save(self.run.plan_of_ratio(plan.budget.ratio))
         plans[0].save(self.run.plan_path)
 
     def plan(self, ratio: float | None = None) -> Plan:

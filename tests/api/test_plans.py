@@ -102,4 +102,4 @@ def test_ratios_that_cannot_be_used(ratio: list) -> None:
 
 def test_compress_takes_one() -> None:
     with pytest.raises(UsageError, match=r"one ratio; drc\.search"):
-        drc.compress(_model(), CountingLoader(), [0.3, 0.5], recovery=None, test=None)
+        drc.compress(_model(), CountingLoader(), [0.3, 0.5], recovery=False, test=None)

@@ -73,7 +73,7 @@ def test_a_blind_network_is_compressed_and_learns_its_kernels(blind: TinyWork) -
     assert not any("bicubic" in note for note in report.notes)
     # The steps by themselves: recovery once more, without the kernel's loss.
     blind.config.write_text("recovery: {kernel_weight: 0}")
-    again = drc("finetune", "--run", run, "--config", blind.config, cwd=blind.folder)
+    again = drc("finetune", "--run", run, "--config", blind.config, "--overwrite", cwd=blind.folder)
     assert again.returncode == 0, again.stderr
     pruned, finetuned = _files(run)
     assert all(torch.equal(pruned[name], finetuned[name]) for name in pruned)

@@ -26,6 +26,7 @@ def report(finished_run) -> Report:
 def test_the_run_folder_holds_every_file(finished_run):
     names = {path.name for path in finished_run.run.iterdir()}
     assert names == {
+        ".lock",
         "config.yaml",
         "dual.safetensors",
         "finetuned.safetensors",

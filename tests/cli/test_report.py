@@ -153,8 +153,7 @@ def test_the_commands_on_the_page_make_the_same_plan(copied, tmp_path):
          ("--ratio 0.5 --ratio 0.3", "--budget macs", "--seed 7", "prune --ratio 0.5")),
         ({"prune": {"reconstruct": False}, "recovery": {"teacher": "drn_l", "lr": 1e-3}},
          ("prune --no-reconstruct", "--teacher drn_l", "--lr 0.001")),
-        ({"rounds": 2, "report": {"tile": 64, "self_ensemble": True}},
-         ("compress", "--rounds 2", "--tile 64", "--self-ensemble")),
+        ({"report": {"tile": 64, "self_ensemble": True}}, ("--tile 64", "--self-ensemble")),
     ],
 )  # fmt: skip
 def test_commands_name_every_setting_that_was_changed(changes, expected):

@@ -70,7 +70,7 @@ def lines_of(run: Path) -> list[dict[str, float]]:
 
 def test_a_training_leaves_the_best_network_and_its_dual_model(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        "config.yaml", "steps.json", "images.tsv", "last.ckpt", "metrics.jsonl",
+        ".lock", "config.yaml", "steps.json", "images.tsv", "last.ckpt", "metrics.jsonl",
         "trained.safetensors", "dual.safetensors",
     }  # fmt: skip
     network = package.load(trained / "trained.safetensors")

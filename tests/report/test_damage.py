@@ -81,10 +81,10 @@ def whole(finished_run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(finished_run.run, folder)
     run = RunFolder(folder)
     plan = yaml.safe_load(run.plan_path.read_text())
-    run.front_path.mkdir(exist_ok=True)
+    run.plans_path.mkdir(exist_ok=True)
     for ratio in (0.3, 0.5):
         plan["budget"]["ratio"] = ratio
-        run.front_plan_path(ratio).write_text(yaml.safe_dump({**plan, "expected_loss": ratio}))
+        run.plan_of_ratio(ratio).write_text(yaml.safe_dump({**plan, "expected_loss": ratio}))
     return run
 
 
@@ -156,7 +156,7 @@ def test_metrics_that_are_damaged(data, run, whole, other):
 @given(data=st.data())
 @settings(max_examples=50, **WHOLE)
 def test_plans_that_are_damaged(data, run, whole, other):
-    for good in (whole.plan_path, whole.front_plan_path(0.3)):
+    for good in (whole.plan_path, whole.plan_of_ratio(0.3)):
         bad = run.path / good.relative_to(whole.path)
         if data.draw(st.booleans()):
             content = damaged(data.draw, yaml.safe_load(good.read_text()))

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.usefixtures("spandrel")
 def _plan(model: torch.nn.Module, scale: int, ratio: float) -> dict[str, tuple[int, int]]:
     torch.manual_seed(0)
     pairs = [(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16 * scale, 16 * scale))]
-    plan = package.search(model, pairs, ratio=ratio, strategy="plain", patches=2, dual_weight=0)
+    plan = package.search(
+        model, pairs, ratio,
+        settings=package.SearchSettings(strategy="plain", patches=2, dual_weight=0),
+    )  # fmt: skip
     return {name: (width.keep, width.of) for name, width in plan.groups.items()}
 
 
