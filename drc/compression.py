@@ -10,14 +10,13 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from drc import __version__
 from drc.core.distributed import is_first, on_first, own_device
-from drc.core.errors import DrcError, RunError, UsageError
+from drc.core.errors import DrcError, RunError
 from drc.core.runtime import Progress, seed_everything
 from drc.data.inventory import lines_of
 from drc.data.sources import Crops, GivenCrops
@@ -25,7 +24,7 @@ from drc.evaluation.inference import Inference
 from drc.networks.blind import KernelEstimator
 from drc.networks.dual import AnyDual
 from drc.networks.traits import get_traits
-from drc.report.collect import Networks, Provenance, TestData, collect
+from drc.report.collect import Networks, Origin, Provenance, TestData, collect
 from drc.report.schema import Report
 from drc.report.text import to_markdown
 from drc.selection.calibration import Calibration, calibrate
@@ -44,23 +43,6 @@ NO_BLUR = (
     "LR images for calibration and recovery are bicubic, but the network is for blurred ones; "
     "data.degradation iso or aniso blurs them"
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where everything comes from, in words: for the report and the headers of saved networks.
-
-    Attributes:
-        command: what the user called.
-        weights: where the dense network's weights came from.
-        dual: the same of the dual model that is given.
-        notes: what the reader must know.
-    """
-
-    command: str = "drc.compress"
-    weights: str = "as given"
-    dual: str = "as given"
-    notes: tuple[str, ...] = ()
 
 
 class Compression:
@@ -159,7 +141,7 @@ class Compression:
         search = self.settings.search
         if resume and on_first(lambda: self.store.finished("search")):
             self._log("the search is finished already")
-            return on_first(self._known_plans)
+            return Plans(*on_first(lambda: self.store.plans(search.ratios)))
         words = self.crops.calibration_in_words(search)
         with self._step("search", {"strategy": search.strategy, "calibration": words}) as facts:
             if self.lacks_blur:
@@ -214,7 +196,9 @@ class Compression:
             self._log("the recovery is finished already")
             return store.network("finetune")
         goes_on = on_first(lambda: self._goes_on(resume, overwrite))
-        words = f"{self.crops.recovery_in_words(options)}, {in_words(self._teacher_name, options)}"
+        teacher = self.network if self.teacher is None else self.teacher
+        named = options.teacher or ("the dense network" if self.teacher is None else teacher)
+        words = f"{self.crops.recovery_in_words(options)}, {in_words(named, options)}"
         begun = {"identity": known, "steps": options.steps, "recovery": words}
         on_first(lambda: store.list_images(self.crops.sources, goes_on))
         with self._step("finetune", begun, goes_on) as facts:
@@ -222,7 +206,7 @@ class Compression:
                 pruned,
                 self.crops.recovery(options),
                 options,
-                teacher=self._teacher if options.distill or options.features else None,
+                teacher=teacher if options.distill or options.features else None,
                 dual=self.dual(options.dual_weight),
                 device=self.settings.device,
                 seed=self.settings.seed,
@@ -267,15 +251,6 @@ class Compression:
     def lacks_blur(self) -> bool:
         """Whether a network that estimates blur is to learn from images that have none."""
         return self.crops.is_sharp and isinstance(self.network, KernelEstimator)
-
-    @property
-    def _teacher(self) -> nn.Module:
-        return self.network if self.teacher is None else self.teacher
-
-    @property
-    def _teacher_name(self) -> str | nn.Module:
-        name = self.settings.recovery.teacher
-        return name or ("the dense network" if self.teacher is None else self.teacher)
 
     @contextmanager
     def _step(
@@ -338,15 +313,6 @@ class Compression:
         if is_first():
             self.store.save_settings(plain(self.settings))  # which a later command goes on with
 
-    def _known_plans(self) -> Plans:
-        found = Plans([], {})
-        for ratio in self.settings.search.front or (None,):
-            try:
-                found.plans.append(self.store.plan(ratio))
-            except UsageError as error:
-                found.missed[ratio or self.settings.search.ratio] = str(error)
-        return found
-
     def _plan_to_prune_by(self, plan: Plan | None) -> Plan:
         search, store = self.settings.search, self.store
         if plan is None:
@@ -390,13 +356,6 @@ class Compression:
     def _training_files(self, resume: bool) -> TrainingFiles:
         files = self.store.files()
         return TrainingFiles(files.get("checkpoint"), files.get("metrics"), resume)
-
-    def _listed_files(self) -> dict[str, str]:
-        """What a report names: the files that are there, and itself."""
-        files = self.store.files()
-        for name in ("checkpoint", "blur kernels"):
-            files.pop(name, None)
-        return {n: str(path) for n, path in files.items() if path.exists() or "report" in n}
 
     def _save(self, step: str, network: nn.Module) -> None:
         settings = self.settings
@@ -448,7 +407,7 @@ class Compression:
             calibration=steps.get("search", {}).get("calibration", calibration),
             recovery=steps.get("finetune", {}).get("recovery", "not run"),
             steps=steps,
-            files=self._listed_files(),
+            files=store.listed_files(),
             notes=self.origin.notes + ((NO_BLUR,) if self.lacks_blur else ()),
         )
 

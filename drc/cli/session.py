@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from drc.cli.display import Display
-from drc.compression import Compression, Origin, check_names, plain
+from drc.compression import Compression, check_names, plain
 from drc.core.errors import UsageError
 from drc.core.runtime import resolve_device, seed_everything
 from drc.data.bundled import bundled_pairs
@@ -25,10 +25,10 @@ from drc.networks.dual import AnyDual, DualModel, load_dual
 from drc.networks.registry import get_preset
 from drc.networks.traits import Traits, get_traits
 from drc.opening import find_dual, open_network, open_saved, open_teacher
-from drc.report.collect import INITIAL_WEIGHTS
+from drc.report.collect import INITIAL_WEIGHTS, Origin
 from drc.settings import RunSettings, TrainRun
+from drc.store.folder_store import FolderStore
 from drc.store.run_folder import RunFolder
-from drc.store.state import FolderStore
 from drc.training.distill import teacher_factor
 from drc.training.feature_distill import compared_layers
 

@@ -62,6 +62,23 @@ class Networks:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where everything comes from, in words: for the report and the headers of saved networks.
+
+    Attributes:
+        command: what the user called.
+        weights: where the dense network's weights came from.
+        dual: the same of the dual model that is given.
+        notes: what the reader must know.
+    """
+
+    command: str = "drc.compress"
+    weights: str = "as given"
+    dual: str = "as given"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """What no measurement shows: how the networks came about.
 

@@ -7,7 +7,6 @@ finished once its result is on disk; what belongs to an older attempt is gone be
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from drc.core.errors import RunError
 from drc.core.files import TEMPORARY, write_json, write_yaml
+from drc.store.claim import DEFAULT_ROOT, STEPS_FILE, claim, claim_default
 from drc.store.plan import check_version, read_yaml
 
 SCHEMA_VERSION = 1
-DEFAULT_ROOT = Path("runs")
 _FORMAT = "drc-run"
 _LONGEST = 1e12  # seconds
 
@@ -52,7 +51,7 @@ class RunFolder:
     path: Path
 
     config_path = _Inside("config.yaml")
-    steps_path = _Inside("steps.json")
+    steps_path = _Inside(STEPS_FILE)
     plan_path = _Inside("plan.yaml")
     plans_path = _Inside("plans")  # a plan for each of several ratios
     dual_path = _Inside("dual.safetensors")
@@ -95,10 +94,11 @@ class RunFolder:
             RunError: `output` is not empty or is a file, or the system refuses.
         """
         stem = model if kind == COMPRESSION else f"{_STARTED_BY[kind]}_{model}"
-        run = cls(_claim_default(stem, scale) if output is None else _claim(Path(output)))
+        run = cls(claim_default(stem, scale) if output is None else claim(Path(output)))
         run.write_config(config)
         # Last, because this file is what makes the folder a run.
-        head = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "created": _now()}
+        now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        head = {"format": _FORMAT, "schema_version": SCHEMA_VERSION, "created": now}
         facts = {"kind": kind, "model": model, "scale": scale, "steps": {}}
         write_json(run.steps_path, {**head, **facts})
         return run
@@ -289,40 +289,3 @@ def _are_facts(facts: object) -> bool:
     if not isinstance(facts, dict) or not is_seconds(facts.get("seconds", 0)):
         return False
     return all(isinstance(facts.get(name, ""), str) for name in ("calibration", "recovery"))
-
-
-def _claim(folder: Path) -> Path:
-    """Make `folder`, which must be new or empty."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
-    except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
-        raise RunError(f"cannot use {folder} as a run folder: {reason}; choose another") from error
-    if taken and RunFolder(folder).steps_path.is_file():
-        raise RunError(f"{folder} already holds a run; pass --run to go on with it, or a new name")
-    if taken:
-        raise RunError(f"{folder} is not empty and not a run of drc's; choose a new folder")
-    return folder
-
-
-def _claim_default(model: str, scale: int) -> Path:
-    """Make the first free default folder; mkdir decides between two processes."""
-    safe = re.sub(r"[^A-Za-z0-9_.-]", "-", model)
-    stem = f"{safe}_x{scale}_{datetime.now():%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        folder = DEFAULT_ROOT / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if not DEFAULT_ROOT.is_dir():
-                raise RunError(f"{DEFAULT_ROOT} is not a folder; pass --output DIR") from None
-            number += 1
-        except OSError as error:
-            raise RunError(f"cannot make {folder}: {error.strerror}; pass --output DIR") from error
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")

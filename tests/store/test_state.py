@@ -11,9 +11,10 @@ from helpers.networks import conv
 from torch import nn
 
 from drc.core.errors import RunError
-from drc.store import run_folder, state
+from drc.store import folder_store, run_folder
+from drc.store.folder_store import FolderStore
 from drc.store.run_folder import RunFolder
-from drc.store.state import FolderStore, MemoryStore
+from drc.store.state import MemoryStore
 
 OLD, NEW = {"attempt": "old"}, {"attempt": "new"}
 
@@ -53,7 +54,7 @@ def _cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "write_json", counted(run_folder.write_json))
     monkeypatch.setattr(run_folder, "write_yaml", counted(run_folder.write_yaml))
     for name in ("rmtree", "copyfile"):
-        monkeypatch.setattr(state.shutil, name, counted(getattr(state.shutil, name)))
+        monkeypatch.setattr(folder_store.shutil, name, counted(getattr(folder_store.shutil, name)))
 
 
 def _assert_true(run: RunFolder) -> None:
