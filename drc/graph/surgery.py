@@ -47,9 +47,8 @@ class Cut:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cut:
-        tensors = data["kept"] if "sizes" in data else data  # files of drc 0.1 hold no sizes
-        kept = {n: {int(d): list(i) for d, i in dims.items()} for n, dims in tensors.items()}
-        return cls(kept, tuple(read_rule(rule) for rule in data.get("sizes", ())))
+        kept = {n: {int(d): list(i) for d, i in dims.items()} for n, dims in data["kept"].items()}
+        return cls(kept, tuple(read_rule(rule) for rule in data["sizes"]))
 
     def then(self, later: Cut) -> Cut:
         """The cut that has the effect of this one followed by `later`."""

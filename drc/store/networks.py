@@ -244,7 +244,7 @@ def _cut(model: nn.Module, header: Header) -> None:
         return
     try:
         apply_cut(model, Cut.from_json(header.cut))
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelError(f"the recorded cut is damaged ({error})") from error
 
 
