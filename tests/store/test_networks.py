@@ -357,6 +357,11 @@ def _with_header(path: Path, **changes: Any) -> None:
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(header)})
 
 
+def kept(**layers: object) -> dict[str, object]:
+    """The cut of a header that keeps some indices of the weights of layers."""
+    return {"kept": {f"{name}.weight": dims for name, dims in layers.items()}, "sizes": []}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -370,12 +375,12 @@ def _with_header(path: Path, **changes: Any) -> None:
         ({"scale": 16}, "cannot be built by this version of drc: drn_tiny has no scale x16"),
         ({"widths": [1, 2]}, "cannot be built by this version of drc: this network takes 20"),
         ({"cut": None}, "and this is another: other shapes: "),
-        ({"cut": {"nowhere.weight": {"0": [1]}}}, "cannot be built .*the cut names nowhere.weight"),
-        ({"cut": {"head.weight": {"0": [99]}}}, "cannot be built .*keeps index 99"),
-        ({"cut": {"head.weight": {"0": [-99]}}}, "cannot be built .*cut is damaged"),
-        ({"cut": {"head.weight": {"0": []}}}, "cannot be built .*cut is damaged"),
-        ({"cut": {"head.weight": {"x": [0]}}}, "cannot be built .*cut is damaged"),
-        ({"cut": {"head.weight": [0]}}, "cannot be built .*cut is damaged"),
+        ({"cut": kept(nowhere={"0": [1]})}, "cannot be built .*the cut names nowhere.weight"),
+        ({"cut": kept(head={"0": [99]})}, "cannot be built .*keeps index 99"),
+        ({"cut": kept(head={"0": [-99]})}, "cannot be built .*cut is damaged"),
+        ({"cut": kept(head={"0": []})}, "cannot be built .*cut is damaged"),
+        ({"cut": kept(head={"x": [0]})}, "cannot be built .*cut is damaged"),
+        ({"cut": kept(head=[0])}, "cannot be built .*cut is damaged"),
         ({"cut": [1]}, "has a damaged header: cut: "),
     ],
 )
