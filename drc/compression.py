@@ -171,6 +171,8 @@ class Compression:
             calibration = self.calibration(not get_criterion(options.importance).data_free)
             pruned = cut_by_plan(self.network, calibration, chosen, options)
             self._take_ratio(chosen.budget.ratio)
+            if is_first():
+                self.store.choose(chosen)
             self._save("prune", pruned)
         return pruned
 
@@ -257,8 +259,10 @@ class Compression:
         self, name: str, facts: dict[str, Any], goes_on: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Record a step as begun, and as finished after the block; yields its further facts."""
-        earlier = on_first(lambda: self.store.records().get(name, {})) if goes_on else {}
-        start = time.perf_counter() - float(earlier.get("seconds", 0.0))
+        earlier = on_first(lambda: self.store.records().get(name, {}))
+        start = time.perf_counter() - float(earlier.get("seconds", 0.0) if goes_on else 0.0)
+        if "dual" in earlier:  # the dual model outlives the attempt that fitted it
+            facts["dual"] = earlier["dual"]
         settings = plain(self.settings)
         on_first(lambda: self.store.begin(name, facts, settings, goes_on))
         self._log(f"{name} ...")

@@ -81,6 +81,9 @@ class FolderStore(Store):
             plan.save(self.run.plan_of_ratio(plan.budget.ratio))
         plans[0].save(self.run.plan_path)
 
+    def choose(self, plan: Plan) -> None:
+        plan.save(self.run.plan_path)
+
     def plan(self, ratio: float | None = None) -> Plan:
         run = self.run
         if not self.finished("search"):
@@ -90,7 +93,8 @@ class FolderStore(Store):
             return plan
         path = run.plan_of_ratio(ratio)
         if not path.is_file():
-            there = sorted(Plan.load(path).budget.ratio for path in run.plans_path.glob("*.yaml"))
+            plans = map(Plan.load, run.plans_path.glob("*.yaml"))
+            there = sorted((plan.budget.ratio for plan in plans), reverse=True)
             raise UsageError(
                 f"{run.path} has no plan for ratio {ratio}; it has those for "
                 f"{', '.join(map(str, there)) or plan.budget.ratio}"

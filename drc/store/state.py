@@ -52,6 +52,10 @@ class Store(ABC):
         """Keep the plans of a search, for `several` ratios or one; the first is the run's."""
 
     @abstractmethod
+    def choose(self, plan: Plan) -> None:
+        """Make a plan that of the run."""
+
+    @abstractmethod
     def plan(self, ratio: float | None = None) -> Plan:
         """The plan of the run, or the one for a ratio. Raises RunError and UsageError."""
 
@@ -145,6 +149,9 @@ class MemoryStore(Store):
 
     def save_plans(self, plans: Sequence[Plan], several: bool) -> None:
         self._plans = list(plans)
+
+    def choose(self, plan: Plan) -> None:
+        self._plans = [plan, *(other for other in self._plans if other != plan)]
 
     def plan(self, ratio: float | None = None) -> Plan:
         for plan in self._plans:
