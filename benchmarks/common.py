@@ -106,7 +106,7 @@ def train_from_scratch(
     trained = drc.finetune(
         drc.create_model(name, SCALE),
         lambda start: loader(steps, start, seed),
-        settings=settings,
+        settings,
         seed=seed,
         device=device,
         progress=_say_progress,

@@ -33,7 +33,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "lr 4e-4": {"lr": 4e-4},
     "lr 8e-4": {"lr": 8e-4},
     "lr 16e-4": {"lr": 16e-4},
-    "rounds 2": {"rounds": 2},
 }
 """What a row changes of the settings that all share."""
 
@@ -66,7 +65,7 @@ class Bench:
     @cached_property
     def pruned(self) -> nn.Module:
         loader = self.crops(16, 0, self.seed)
-        plan = drc.search(self.dense, loader, ratio=self.ratio, dual=self.dual, seed=self.seed)
+        plan = drc.search(self.dense, loader, self.ratio, dual=self.dual, seed=self.seed)
         return drc.prune(self.dense, plan, loader, dual=self.dual, seed=self.seed)
 
     def facts(self) -> dict[str, Any]:
@@ -80,29 +79,17 @@ class Bench:
         }
 
     def row(self, changes: dict[str, Any]) -> dict[str, Any]:
-        if changes.get("rounds") == 2:
-            return self.two_rounds()
         pruned, start = self.pruned, time.perf_counter()
         recovered = drc.finetune(
             pruned,
             lambda step: self.crops(self.settings.steps, step, self.seed),
+            RecoverySettings(**{**self.settings.model_dump(), **changes}),
             teacher=self.dense,
             dual=self.dual,
-            settings=RecoverySettings(**{**self.settings.model_dump(), **changes}),
             seed=self.seed,
         )
         seconds = round(time.perf_counter() - start, 1)
         return {"psnr": self.psnr(recovered), "seconds": seconds}
-
-    def two_rounds(self) -> dict[str, Any]:
-        """The whole compression, as many recovery steps as in the other rows being shared out."""
-        start, loader = time.perf_counter(), self.crops(self.settings.steps, 0, self.seed)
-        made = drc.compress(
-            self.dense, loader, ratio=self.ratio, rounds=2, steps=self.settings.steps,
-            dual=self.dual, finetune_settings=self.settings, seed=self.seed, test=None,
-        )  # fmt: skip
-        seconds = round(time.perf_counter() - start, 1)
-        return {"psnr": self.psnr(made.model), "seconds": seconds}
 
     def psnr(self, model: nn.Module) -> float:
         return round(drc.evaluate(model, self.held_out).psnr, 3)

@@ -12,16 +12,16 @@ import math
 import time
 
 import torch
-from drc.pipeline import calibrate, plan_widths
-from drc.selection.criteria.dual_taylor import single_crops
 
 import drc
 from benchmarks.common import HELD_OUT, Crops, parser, photos, write_result
 from benchmarks.rivals.networks import open_dense
 from drc.graph.surgery import cut, kept_indices, removed
-from drc.selection.criteria.base import keep_best, score
+from drc.selection.calibration import calibrate
+from drc.selection.planning import search_plans
+from drc.selection.pruning import rank
 from drc.selection.refit import refit
-from drc.settings import SearchSettings
+from drc.settings import PruneSettings, SearchSettings
 
 VARIANTS: dict[str, dict | None] = {
     "none": None,
@@ -48,11 +48,11 @@ def main() -> None:
         settings = SearchSettings(ratio=ratio)
         loader = crops(math.ceil(settings.patches / crops.batch), 0, options.seed)
         calibration = calibrate(model, loader, dual, settings, "cpu", options.seed)
-        plan = plan_widths(model, calibration, settings, [])
+        (plan,) = search_plans(model, calibration, settings, []).plans
         widths = {name: width.keep for name, width in plan.groups.items()}
-        keep = keep_best(score("dual_obs", calibration), widths)
+        keep = rank(calibration, widths, PruneSettings())
         kept = kept_indices(calibration.graph, removed(calibration.graph, keep))
-        images = torch.cat([lr for lr, _ in single_crops(calibration)])
+        images = torch.cat([lr for lr, _ in calibration.crops()])
         for name, variant in VARIANTS.items():
             small = cut(calibration.model, calibration.graph, keep).eval()
             start, layers = time.perf_counter(), []

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drc.pipeline import calibrate, cut_by_plan, plan_widths
 from torch import nn
 
 import drc
@@ -24,7 +23,9 @@ from benchmarks.common import Crops, parser, photos, write_result
 from drc.core.errors import BudgetError
 from drc.networks.traits import get_traits
 from drc.opening import find_dual, open_network
-from drc.settings import SearchSettings
+from drc.selection.calibration import calibrate
+from drc.selection.planning import cut_by_plan, search_plans
+from drc.settings import PruneSettings, SearchSettings
 
 PASSES = 9
 
@@ -48,11 +49,11 @@ def main() -> None:
                 row: dict[str, Any] = {"ratio": ratio, "budget": budget, "round_to": round_to}
                 settings = SearchSettings(ratio=ratio, budget=budget, round_to=round_to)  # type: ignore[arg-type]
                 try:
-                    plan = plan_widths(model, calibration, settings, [])
+                    (plan,) = search_plans(model, calibration, settings, []).plans
                 except BudgetError:
                     rows.append({**row, "reached": False})
                     continue
-                small = cut_by_plan(model, calibration, plan, "dual_obs")
+                small = cut_by_plan(model, calibration, plan, PruneSettings())
                 cost = drc.complexity(small)
                 row["psnr"] = round(drc.evaluate(small, held).psnr, 3)
                 row["params"] = round(cost.params / dense.params, 3)

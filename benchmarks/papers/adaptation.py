@@ -17,8 +17,6 @@ import time
 from typing import Any
 
 import torch
-from drc.data.held_out import HeldOut
-from drc.evaluation.bicubic import Bicubic
 from torch import Tensor, nn
 
 import drc
@@ -32,10 +30,11 @@ from benchmarks.common import (
     write_result,
 )
 from drc.data.batches import BatchReader
-from drc.data.crops import crop_loader
+from drc.data.crops import HeldOut, crop_loader
 from drc.data.degrade import Degradation
 from drc.data.estimate import estimate_degradation
 from drc.data.folders import ImagePair, find_pairs
+from drc.evaluation.benchmark import Bicubic
 from drc.networks.dual import load_dual
 from drc.networks.registry import get_preset
 from drc.networks.weights import locate_dual
@@ -126,10 +125,10 @@ def _trained(
     values = {name: way[name] for name in ("steps", "lr")}
     if way["row"] == "fine-tuned on pairs":
         settings = TrainSettings(warmup=20, **values)
-        return drc.train(model, loader, dual=dual, settings=settings, seed=options.seed)
+        return drc.train(model, loader, settings, dual=dual, seed=options.seed)
     settings = AdaptSettings(dual_weight=way["dual_weight"], **values)
     without_hr = _WithoutHr(strange)
-    return drc.adapt(model, loader, without_hr, dual=dual, settings=settings, seed=options.seed)
+    return drc.adapt(model, loader, without_hr, settings, dual=dual, seed=options.seed)
 
 
 class _WithoutHr:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drc.evaluation.bicubic import Bicubic
 from torch import nn
 
 import drc
@@ -38,6 +37,7 @@ from benchmarks.common import (
 )
 from drc.data.blind_set import build_blind_set
 from drc.data.degrade import Degradation
+from drc.evaluation.benchmark import Bicubic
 from drc.networks.traits import get_traits
 from drc.settings import RecoverySettings
 
@@ -105,15 +105,16 @@ class Bench:
         if method != "dense":
             shared = {"dual": self.dual, "seed": self.seed}
             loader = self.crops(8, 0, self.seed)
-            plan = drc.search(self.dense, loader, ratio=ratio, strategy=method, **shared)
+            strategy = drc.SearchSettings(strategy=method)
+            plan = drc.search(self.dense, loader, ratio, settings=strategy, **shared)
             pruned = drc.prune(self.dense, plan, self.crops(8, 0, self.seed), **shared)
         searched = time.perf_counter()
         recovered = drc.finetune(
             pruned,
             lambda step: self.crops(self.settings.steps, step, self.seed),
+            self.settings,
             teacher=self.dense,
             dual=self.dual,
-            settings=self.settings,
             seed=self.seed,
         )
         done = time.perf_counter()

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from drc.evaluation.bicubic import Bicubic
-from drc.pipeline import calibrate, checked, cut_by_plan, plan_widths
 from torch import nn
 
 import drc
 from benchmarks.common import SCALE, Crops, cost, measured_sets, quality
 from benchmarks.rivals.methods import DENSE, Method
 from drc.data.folders import ImagePair
+from drc.evaluation.benchmark import Bicubic
 from drc.evaluation.latency import latency
 from drc.networks.dual import AnyDual
-from drc.settings import PruneSettings, RecoverySettings, SearchSettings
+from drc.settings import PruneSettings, RecoverySettings, RunSettings, SearchSettings
 from drc.store.plan import fingerprint
 
 LR_SIZE = (96, 96)
 _BATCH_OF_A_PASS = 16  # of the published search, whose passes are counted in batches
-
-Outcome = TypeVar("Outcome")
 
 
 @dataclass
@@ -74,31 +70,28 @@ class Bench:
         Raises:
             DrcError: the method cannot do it, for example for want of narrow enough widths.
         """
-        settings = checked(
+        settings = SearchSettings(
             **{
-                **self.search.model_dump(),
+                **self.search.model_dump(exclude={"front"}),
                 "ratio": ratio,
                 "strategy": method.strategy,
                 **method.search,
             }
         )
-        loader = self.crops(math.ceil(settings.patches / self.crops.batch), 0, seed)
-        seconds: dict[str, float] = {}
-        calibration = _timed(
-            seconds,
-            "trace",
-            lambda: calibrate(self.model, loader, self.dual, settings, self.device, seed),
+        ranking = PruneSettings(
+            importance=method.importance, reconstruct=method.reconstruct, **method.ranking
         )
-        calibration.settings = PruneSettings(importance=method.importance, **method.ranking)
-        plan = _timed(seconds, "search", lambda: plan_widths(self.model, calibration, settings, []))
-        pruned = _timed(
-            seconds,
-            "prune",
-            lambda: cut_by_plan(
-                self.model, calibration, plan, method.importance, reconstruct=method.reconstruct
-            ),
+        driver = drc.Compression(
+            self.model,
+            self.crops(math.ceil(settings.patches / self.crops.batch), 0, seed),
+            RunSettings(search=settings, prune=ranking, seed=seed, device=str(self.device)),
+            dual=self.dual,
+            test=None,
         )
-        crops = calibration.crop_passes
+        driver.search()
+        pruned = driver.prune()
+        seconds = {name: facts["seconds"] for name, facts in driver.store.records().items()}
+        crops = driver.calibration(uses_data=False).passes.count
         spent = {
             "crop_passes": crops,
             "passes16": crops / _BATCH_OF_A_PASS,
@@ -115,10 +108,9 @@ class Bench:
         recovered = drc.finetune(
             pruned,
             lambda done: self.crops(steps, done, seed),
+            self.recovery.model_copy(update={"steps": steps}),
             teacher=self.model,
             dual=self.dual,
-            settings=self.recovery,
-            steps=steps,
             device=self.device,
             seed=seed,
         )
@@ -145,10 +137,3 @@ class Bench:
             "device": dense.device,
             "threads": dense.threads,
         }
-
-
-def _timed(seconds: dict[str, float], name: str, work: Callable[[], Outcome]) -> Outcome:
-    start = time.perf_counter()
-    result = work()
-    seconds[name] = round(time.perf_counter() - start, 2)
-    return result

@@ -51,10 +51,12 @@ def _params(network) -> int:
 
 def _ours(dense, params: int, round_to: int):
     plan = drc.search(
-        dense, [], ratio=1 - params / _params(dense), strategy="uniform_inner",
-        round_to=round_to, min_width=16, dual_weight=0,
+        dense, [], 1 - params / _params(dense),
+        settings=drc.SearchSettings(
+            strategy="uniform_inner", round_to=round_to, min_width=16, dual_weight=0
+        ),
     )  # fmt: skip
-    return drc.prune(dense, plan, importance="l1")
+    return drc.prune(dense, plan, settings=drc.PruneSettings(importance="l1"))
 
 
 if __name__ == "__main__":

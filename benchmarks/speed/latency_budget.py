@@ -59,8 +59,10 @@ def _row(model: torch.nn.Module, ratio: float, options: argparse.Namespace) -> d
     batches = [(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64))]
     start = time.perf_counter()
     plan = drc.search(
-        model, batches, ratio=ratio, budget="latency", strategy=options.strategy, patches=2,
-        dual_weight=0, device=options.device, lr_size=LR_SIZE,
+        model, batches, ratio, device=options.device,
+        settings=drc.SearchSettings(
+            budget="latency", strategy=options.strategy, patches=2, dual_weight=0, lr_size=LR_SIZE
+        ),
     )  # fmt: skip
     seconds = time.perf_counter() - start
     before, after = _measure(model, plan, options.device)
@@ -78,7 +80,7 @@ def _row(model: torch.nn.Module, ratio: float, options: argparse.Namespace) -> d
 
 def _measure(model: torch.nn.Module, plan: Plan, device: str) -> tuple[float, float]:
     """Median milliseconds of the dense and the pruned network, run in turn."""
-    small = drc.prune(model, plan, importance="l1", device=device)
+    small = drc.prune(model, plan, settings=drc.PruneSettings(importance="l1"), device=device)
     at = torch.device(device)
     times = pass_times(
         {"before": model, "after": small},

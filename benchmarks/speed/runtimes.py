@@ -84,10 +84,11 @@ def _pruned(name: str, ratios: list[float], patches: int) -> dict[str, nn.Module
     loader = crop_loader(
         bundled_pairs("train"), scale, patch=32, batch=4, steps=-(-patches // 4), seed=0
     )
-    plans = drc.search(dense, loader, ratio=ratios, patches=patches, device="cpu")
+    few = drc.SearchSettings(patches=patches)
+    plans = drc.search(dense, loader, ratios, settings=few, device="cpu")
     networks = {"dense": dense}
     for ratio, plan in zip(ratios, plans, strict=True):
-        networks[f"{ratio:.0%}"] = drc.prune(dense, plan, loader, patches=patches, device="cpu")
+        networks[f"{ratio:.0%}"] = drc.prune(dense, plan, loader, calibration=few, device="cpu")
     return networks
 
 

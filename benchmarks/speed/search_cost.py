@@ -50,23 +50,18 @@ def _alone(part: str, options: argparse.Namespace) -> dict:
 
 
 def _search(name: str, batch: int) -> dict:
-    from drc.pipeline import cut_by_plan, plan_widths
-
-    from drc.selection.calibration import calibrate
-    from drc.settings import PruneSettings, SearchSettings
+    import drc
 
     model, dual, loader = _network(name, batch)
-    settings, seconds = SearchSettings(), {}
-    start = time.perf_counter()
-    calibration = calibrate(model, loader(settings.patches), dual, settings, "cpu", 0)
-    seconds["trace"] = time.perf_counter() - start
-    plan = plan_widths(model, calibration, settings, [])
-    seconds["search"] = time.perf_counter() - start - seconds["trace"]
-    cut_by_plan(model, calibration, plan, PruneSettings())
-    total = time.perf_counter() - start
-    seconds["rank, cut, check and refit"] = total - seconds["trace"] - seconds["search"]
+    driver = drc.Compression(
+        model, loader(drc.SearchSettings().patches), drc.RunSettings(device="cpu"), dual=dual
+    )
+    driver.search()
+    driver.prune()
+    seconds = {part: facts["seconds"] for part, facts in driver.store.records().items()}
+    total = sum(seconds.values())
     return {
-        "crop_passes": calibration.passes.count,
+        "crop_passes": driver.calibration(uses_data=False).passes.count,
         "seconds": round(total, 1),
         "seconds_by_part": {part: round(value, 1) for part, value in seconds.items()},
         "peak_mb": _peak(),
@@ -78,7 +73,7 @@ def _training(name: str, batch: int) -> dict:
 
     model, dual, loader = _network(name, batch)
     start = time.perf_counter()
-    drc.finetune(model, loader(2 * batch), dual=dual, steps=2, device="cpu")
+    drc.finetune(model, loader(2 * batch), drc.RecoverySettings(steps=2), dual=dual, device="cpu")
     return {"steps": 2, "seconds": round(time.perf_counter() - start, 1), "peak_mb": _peak()}
 
 
