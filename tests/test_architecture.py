@@ -19,8 +19,8 @@ import drc
 # below the driver opens a network by name. `settings` knows no step, so that all steps may read it.
 ORDER = (
     "core", "settings", "data", "networks", "graph", "merging", "store", "training", "evaluation",
-    "selection", "report", "exporters", "opening", "upscaling", "compression", "pipeline",
-    "rounds", "job", "training_api", "api", "cli", "__main__",
+    "selection", "report", "exporters", "opening", "upscaling", "compression", "api", "cli",
+    "__main__",
 )  # fmt: skip
 
 MOST_LINES = 320
@@ -31,6 +31,7 @@ LONGER = {
     "drc/networks/zoo/dcls.py": 360,
 }
 MOST_PARAMETERS = 10
+MORE_PARAMETERS = {"export": 13}  # what is written, and how it is measured, are not apart yet
 
 ROOT = Path(drc.__file__).parent
 
@@ -110,19 +111,7 @@ def test_rooms_import_only_those_before_them() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "when",
-    [
-        ("load",),
-        pytest.param(
-            ("load", "call"),
-            marks=pytest.mark.xfail(
-                strict=False, reason="four circles are closed by imports inside functions"
-            ),
-        ),
-    ],
-    ids="-".join,
-)
+@pytest.mark.parametrize("when", [("load",), ("load", "call")], ids="-".join)
 def test_no_module_imports_itself_by_a_detour(when: tuple[str, ...]) -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for module, imported, moment in IMPORTS:
@@ -144,9 +133,8 @@ def test_no_file_is_too_long_to_read() -> None:
     assert not long
 
 
-@pytest.mark.xfail(strict=False, reason="search, prune, finetune and compress take many settings")
 def test_no_public_function_has_too_many_parameters() -> None:
     functions = [f for f in (getattr(drc, n) for n in drc.__all__) if inspect.isfunction(f)]
     assert functions
     counts = {f.__name__: len(inspect.signature(f).parameters) for f in functions}
-    assert not {name: n for name, n in counts.items() if n > MOST_PARAMETERS}
+    assert not {name: n for name, n in counts.items() if n > MORE_PARAMETERS.get(name, MOST_PARAMETERS)}
