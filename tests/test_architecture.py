@@ -137,4 +137,6 @@ def test_no_public_function_has_too_many_parameters() -> None:
     functions = [f for f in (getattr(drc, n) for n in drc.__all__) if inspect.isfunction(f)]
     assert functions
     counts = {f.__name__: len(inspect.signature(f).parameters) for f in functions}
-    assert not {name: n for name, n in counts.items() if n > MORE_PARAMETERS.get(name, MOST_PARAMETERS)}
+    assert not {
+        name: n for name, n in counts.items() if n > MORE_PARAMETERS.get(name, MOST_PARAMETERS)
+    }
